@@ -1,0 +1,2 @@
+//! The access node.
+pub mod opener;

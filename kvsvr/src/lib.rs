@@ -1,0 +1,2 @@
+//! KvSvr: the quorum key-value store.
+pub mod api;

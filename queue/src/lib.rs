@@ -1,0 +1,2 @@
+//! The quorum queue.
+pub mod api;

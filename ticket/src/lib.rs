@@ -1,0 +1,3 @@
+//! Formats and cryptography of packets.
+pub mod control;
+pub mod id;

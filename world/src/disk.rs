@@ -1,0 +1,243 @@
+//! Files: published whole or not at all, read at positions, made durable on demand.
+//!
+//! [`Disk::publish`] is the one way a file of ours comes into being:
+//! ```text
+//!   NAME.partial  <- write everything -> fsync -> rename to NAME -> fsync the directory
+//! ```
+//! so a reader sees the old content or the new, never a part, whatever moment the power fails.
+//!
+//! Invariant: when `publish` or `sync` returns, the bytes survive a power cut.
+//!
+//! Not here: what files mean, and RocksDB's own files (its engine does those).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The suffix of a file that is being written. Whoever finds one after a crash may delete it.
+pub const PARTIAL_SUFFIX: &str = ".partial";
+
+/// A file that is loaded: read and written at positions.
+pub trait Opened: Send + Sync {
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file ends before the buffer is full; whatever the disk says.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`; durable only after [`Opened::sync`].
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Returns when everything written survives a power cut.
+    ///
+    /// # Errors
+    /// Whatever the disk says. After a failed sync the file's content is unknown: stop using it.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Current length in bytes.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file holds no bytes.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// The door to the file system.
+pub trait Disk: Send + Sync + 'static {
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the disk says.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Writes a file atomically and durably (see the module). Replaces an existing one.
+    ///
+    /// # Errors
+    /// Whatever the disk says; the old content, if any, is then still there.
+    fn publish(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Loads an existing file for reading, or for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the disk says.
+    fn load(&self, path: &Path, writable: bool) -> io::Result<Box<dyn Opened>>;
+
+    /// Makes a directory and its parents; fine when it exists.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the disk says.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Whether something stands at `path`.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// Deletes a file, durably.
+    ///
+    /// # Errors
+    /// `NotFound`, or whatever the disk says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The operating system's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Opened for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
+
+impl Disk for RealDisk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn publish(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        publish_with(path, |file| file.write_all(bytes))
+    }
+
+    fn load(&self, path: &Path, writable: bool) -> io::Result<Box<dyn Opened>> {
+        let file = OpenOptions::new().read(true).write(writable).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)?;
+        sync_dir(parent_of(path))
+    }
+}
+
+/// Publishes a file whose bytes are streamed by `write`; for files too large to hold in memory.
+///
+/// # Errors
+/// Whatever `write` or the disk says; nothing then stands at `path` that was not there before.
+pub fn publish_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let partial = partial_of(path);
+    let outcome = (|| {
+        let mut file = File::create(&partial)?;
+        write(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    })();
+    if let Err(error) = outcome {
+        // Best effort: the suffix already says that the file is not to be trusted.
+        let _ = fs::remove_file(&partial);
+        return Err(error);
+    }
+    sync_dir(parent_of(path))
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// Whatever the disk says.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn partial_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(PARTIAL_SUFFIX);
+    PathBuf::from(name)
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_file_reads_back_and_leaves_no_partial() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("file");
+        RealDisk.publish(&path, b"one").expect("publish");
+        RealDisk.publish(&path, b"two").expect("publish again");
+        assert_eq!(RealDisk.read(&path).expect("read"), b"two");
+        assert_eq!(RealDisk.list(dir.path()).expect("list"), vec!["file"]);
+    }
+
+    #[test]
+    fn a_failed_publish_keeps_the_old_content() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("file");
+        RealDisk.publish(&path, b"old").expect("publish");
+        let error = publish_with(&path, |file| {
+            file.write_all(b"new")?;
+            Err(io::Error::other("the disk is full"))
+        });
+        assert!(error.is_err());
+        assert_eq!(RealDisk.read(&path).expect("read"), b"old");
+        assert_eq!(RealDisk.list(dir.path()).expect("list"), vec!["file"]);
+    }
+
+    #[test]
+    fn reading_past_the_end_is_an_error() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("file");
+        RealDisk.publish(&path, b"12345").expect("publish");
+        let file = RealDisk.load(&path, false).expect("load");
+        let mut buffer = [0u8; 4];
+        file.read_exact_at(&mut buffer, 1).expect("inside");
+        assert_eq!(&buffer, b"2345");
+        let error = file.read_exact_at(&mut buffer, 2).expect_err("past the end");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
