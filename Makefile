@@ -1,0 +1,48 @@
+# Newcomers: `make demo`, then `make test`. Both do their own set-up.
+#
+#   setup        system packages, RocksDB (compiled once per machine)
+#   demo         one whole event on this machine, with the loss of a zone in the middle
+#   test         every test
+#   verify       formatting, lints, repo rules, docs, tests; changes nothing
+#   fix          what can be mended by machine
+#   bench        our own figures, as a table and as JSON
+
+SHELL := /bin/bash
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+HONGBAO := $(TARGET)/debug/hongbao
+DEMO_FLAGS ?=
+
+.PHONY: setup demo test verify verify-cheap fix bench build doc
+
+setup:
+	@deploy/setup/system.sh
+	@deploy/setup/rocksdb.sh
+
+build: setup
+	@cargo build --locked --quiet -p deploy --bin hongbao
+
+demo: setup
+	@echo "building hongbao (the first time: some minutes on two cores)" >&2
+	@cargo build --locked -p deploy --bin hongbao
+	@$(HONGBAO) demo $(DEMO_FLAGS)
+
+test: setup
+	@cargo build --locked -p deploy --bin hongbao
+	@deploy/setup/test.sh
+
+verify-cheap: setup
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+verify: verify-cheap doc test
+
+doc: setup
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+fix: setup
+	cargo fmt --all
+	cargo clippy --locked --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: setup
+	@cargo build --locked --release -p deploy --bin hongbao
+	@deploy/setup/bench.sh $(TARGET)/release/hongbao
