@@ -62,6 +62,37 @@ impl BuildId {
     }
 }
 
+/// An event's id as eight bytes: what stands in file headers and is bound into seals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventTag([u8; 8]);
+
+impl EventTag {
+    /// The tag of the event with this id: the first bytes of BLAKE3 in its key derivation mode.
+    #[must_use]
+    pub fn of(event: &str) -> EventTag {
+        let [a, b, c, d, e, f, g, h, ..] = blake3::derive_key("hongbao 2026 event tag", event.as_bytes());
+        EventTag([a, b, c, d, e, f, g, h])
+    }
+
+    /// The persisted form.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 8] {
+        self.0
+    }
+
+    /// Reads the persisted form.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 8]) -> EventTag {
+        EventTag(bytes)
+    }
+}
+
+impl fmt::Display for EventTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
 /// One packet: build tag, batch, serial. Shown as `0a1b2c3d-12-00000000002a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

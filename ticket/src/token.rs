@@ -1,0 +1,81 @@
+//! The session token: who a caller is, checked without asking anyone.
+//!
+//! ```text
+//!   off len field
+//!     0   1  version   u8    1
+//!     1   8  user      u64
+//!     9   8  expires   u64   ms since the Unix epoch; refused from then on
+//!    17  64  Ed25519 signature over bytes 0..17, domain "hongbao/session"
+//!    81      as base64url without padding: 108 characters
+//! ```
+//! Invariant: only the canonical text of a token is a token, so a token can be a cache key.
+//!
+//! Not here: revocation before expiry. Issue short ones.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use world::UnixMs;
+
+use crate::id::UserId;
+use crate::limits::TOKEN_LEN;
+use crate::sign::{SIGNATURE_LEN, Signature, SigningKey, VerifyingKey};
+
+const VERSION: u8 = 1;
+const DOMAIN: &str = "hongbao/session";
+const CLAIM_LEN: usize = 17;
+const BYTES_LEN: usize = CLAIM_LEN + SIGNATURE_LEN;
+const _: () = assert!(BYTES_LEN / 3 * 4 == TOKEN_LEN && BYTES_LEN.is_multiple_of(3));
+
+/// Why a caller is not who the token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not the text of a token.
+    #[error("this is not a session token")]
+    Malformed,
+    /// Of a version this program does not know.
+    #[error("the session token has version {0}, this program reads {VERSION}")]
+    Version(u8),
+    /// Altered, or signed with another key.
+    #[error("the session token is not genuine")]
+    BadSignature,
+    /// Genuine, but over.
+    #[error("the session token has expired: log in again")]
+    Expired,
+}
+
+/// A token for `user` until `expires`.
+#[must_use]
+pub fn issue(key: &SigningKey, user: UserId, expires: UnixMs) -> String {
+    let mut bytes = [0u8; BYTES_LEN];
+    bytes[0] = VERSION;
+    bytes[1..9].copy_from_slice(&user.0.to_be_bytes());
+    bytes[9..17].copy_from_slice(&expires.0.to_be_bytes());
+    let signature = key.sign(DOMAIN, &bytes[..CLAIM_LEN]);
+    bytes[CLAIM_LEN..].copy_from_slice(signature.as_bytes());
+    let token = URL_SAFE_NO_PAD.encode(bytes);
+    assert!(token.len() == TOKEN_LEN, "81 bytes are 108 characters");
+    token
+}
+
+/// Whom `token` names, if it is genuine and `now` is before its expiry.
+///
+/// # Errors
+/// [`TokenError`]. The signature is checked before the expiry is looked at.
+pub fn verify(key: &VerifyingKey, token: &str, now: UnixMs) -> Result<UserId, TokenError> {
+    if token.len() != TOKEN_LEN {
+        return Err(TokenError::Malformed);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError::Malformed)?;
+    let bytes: [u8; BYTES_LEN] = bytes.try_into().map_err(|_| TokenError::Malformed)?;
+    if bytes[0] != VERSION {
+        return Err(TokenError::Version(bytes[0]));
+    }
+    let signature = Signature::from_bytes(bytes[CLAIM_LEN..].try_into().expect("64 bytes"));
+    key.verify(DOMAIN, &bytes[..CLAIM_LEN], &signature).map_err(|_| TokenError::BadSignature)?;
+    let user = UserId(u64::from_be_bytes(bytes[1..9].try_into().expect("eight bytes")));
+    let expires = UnixMs(u64::from_be_bytes(bytes[9..17].try_into().expect("eight bytes")));
+    if expires <= now {
+        return Err(TokenError::Expired);
+    }
+    Ok(user)
+}
