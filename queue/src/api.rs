@@ -29,7 +29,10 @@ pub enum Enqueued {
     New,
     /// This dedup id was accepted before; `body` is what it carried then, while still retained
     /// (`None` once the message was acked).
-    Duplicate { body: Option<Bytes> },
+    Duplicate {
+        /// As it was accepted.
+        body: Option<Bytes>,
+    },
 }
 
 /// A message in the hands of one consumer.
@@ -49,11 +52,11 @@ pub struct Delivery {
     pub enqueued_ms: u64,
 }
 
-/// Counts of one queue, all partitions together. `ready + in_flight + delayed + dead + acked =
-/// accepted` at any moment.
+/// Counts of one queue, all partitions together. `ready + in_flight + delayed + dead + acked +
+/// purged = accepted` at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Deliverable now.
+    /// Due and not leased; of one key only the first is deliverable.
     pub ready: u64,
     /// Leased to a consumer.
     pub in_flight: u64,
@@ -63,12 +66,39 @@ pub struct Stats {
     pub dead: u64,
     /// Done.
     pub acked: u64,
+    /// Dead letters an operator gave up.
+    pub purged: u64,
     /// Ever accepted, duplicates not counted.
     pub accepted: u64,
     /// Enqueues answered as duplicates.
     pub duplicates: u64,
     /// Age of the oldest message that is not acked or dead, milliseconds.
     pub oldest_age_ms: u64,
+}
+
+impl Stats {
+    /// The counts of both; the age of the older.
+    #[must_use]
+    pub fn plus(&self, other: &Stats) -> Stats {
+        Stats {
+            ready: self.ready + other.ready,
+            in_flight: self.in_flight + other.in_flight,
+            delayed: self.delayed + other.delayed,
+            dead: self.dead + other.dead,
+            acked: self.acked + other.acked,
+            purged: self.purged + other.purged,
+            accepted: self.accepted + other.accepted,
+            duplicates: self.duplicates + other.duplicates,
+            oldest_age_ms: self.oldest_age_ms.max(other.oldest_age_ms),
+        }
+    }
+
+    /// Whether no message appeared or vanished.
+    #[must_use]
+    pub fn conserves(&self) -> bool {
+        let sum = self.ready + self.in_flight + self.delayed + self.dead + self.acked + self.purged;
+        sum == self.accepted
+    }
 }
 
 /// How a call can fail.
@@ -79,7 +109,12 @@ pub enum QueueError {
     Refused(String),
     /// Not done: the queue is past its high-water mark or nobody leads it. Repeat after `retry_after`.
     #[error("unavailable: {reason}; retry after {retry_after:?}")]
-    Unavailable { reason: String, retry_after: Duration },
+    Unavailable {
+        /// For people.
+        reason: String,
+        /// For programs.
+        retry_after: Duration,
+    },
     /// An enqueue or ack whose outcome is not known. Repeating is safe: both are idempotent.
     #[error("outcome unknown: {0}")]
     Unknown(String),
