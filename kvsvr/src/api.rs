@@ -70,16 +70,41 @@ pub struct RangePage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataOp {
     /// Fails the unit when the key exists.
-    InsertIfAbsent { key: Bytes, value: Bytes },
-    /// Fails the unit unless the key holds exactly `expected` (`None`: is absent).
-    CompareAndSet { key: Bytes, expected: Option<Bytes>, value: Bytes },
+    InsertIfAbsent {
+        /// The key.
+        key: Bytes,
+        /// Its value.
+        value: Bytes,
+    },
+    /// Fails the unit unless the key holds exactly `expected`.
+    CompareAndSet {
+        /// The key.
+        key: Bytes,
+        /// What it must hold; `None`: it must be absent.
+        expected: Option<Bytes>,
+        /// Its new value.
+        value: Bytes,
+    },
     /// Adds to an 8-byte big-endian signed counter (absent counts as 0). Fails on overflow and
     /// when the value is not 8 bytes.
-    Add { key: Bytes, delta: i64 },
+    Add {
+        /// The counter's key.
+        key: Bytes,
+        /// What is added.
+        delta: i64,
+    },
     /// Sets the key whatever it holds.
-    Put { key: Bytes, value: Bytes },
+    Put {
+        /// The key.
+        key: Bytes,
+        /// Its value.
+        value: Bytes,
+    },
     /// Removes the key.
-    Delete { key: Bytes },
+    Delete {
+        /// The key.
+        key: Bytes,
+    },
 }
 
 /// Operations that happen together or not at all.
@@ -97,7 +122,12 @@ pub enum UnitOutcome {
     /// All operations were made.
     Done,
     /// Nothing was made: operation `op` failed, and its key held `found`.
-    Conflict { op: usize, found: Option<Bytes> },
+    Conflict {
+        /// The operation's place in the unit, from 0.
+        op: usize,
+        /// What its key held; `None` when it was absent.
+        found: Option<Bytes>,
+    },
 }
 
 /// Names one value of a data group.

@@ -1,2 +1,27 @@
 //! KvSvr: the quorum key-value store.
+//!
+//! ```text
+//!   etcd clients          our programs (trait api::Kv)
+//!        |                        |  client
+//!   etcd services          native service            server (feature `server`)
+//!        |                        |
+//!   +----+------ control group 0 -+   data groups 1..=D
+//!   |  machine::control (MVCC)        machine::data (conditional units)
+//!   +------------------- replica: one Raft group each -------------------
+//! ```
+//!
+//! Invariant: only the machines decide what a request means; services and client carry it there.
+//!
+//! Not here: consensus and storage (crate `replica`).
+
 pub mod api;
+pub mod limits;
+pub mod refusal;
+pub mod route;
+mod translate;
+pub mod wire;
+
+#[cfg(feature = "server")]
+pub mod machine;
+#[cfg(feature = "server")]
+pub mod testing;

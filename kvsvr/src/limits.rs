@@ -1,0 +1,49 @@
+//! Every bound of this crate in one place, with the reason for its size.
+//!
+//! Invariant: the relations between them are checked when the crate is compiled.
+
+use std::time::Duration;
+
+/// Operations in one list of a control transaction, nested ones counted in; etcd's default.
+pub const TXN_OPS_MAX: usize = 128;
+/// Encoded size of one control request; etcd's default (1.5 MiB).
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 1_536 * 1024;
+/// Largest gRPC message taken from a client: a request, and etcd's allowance for its envelope.
+pub const MESSAGE_BYTES_MAX: usize = CONTROL_REQUEST_BYTES_MAX + 512 * 1024;
+/// Largest gRPC answer our client takes. Bounds nothing on the server: a range is as long as it is.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Units in one native write: what one Raft entry should carry at most.
+pub const WRITE_UNITS_MAX: usize = 4_096;
+/// Operations in one unit.
+pub const UNIT_OPS_MAX: usize = 256;
+/// Length of a data key.
+pub const DATA_KEY_BYTES_MAX: usize = 4 * 1024;
+/// Length of a data value.
+pub const DATA_VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// Keys in one native batch get.
+pub const BATCH_GET_KEYS_MAX: usize = 16_384;
+/// Pairs in one page of a scan, whatever was asked for.
+pub const SCAN_PAIRS_MAX: usize = 4_096;
+/// Bytes after which a page of a scan ends early.
+pub const SCAN_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Events that each control command sweeps while a compaction is owed: enough to catch up with
+/// the writes that make events, little enough not to be felt.
+pub const SWEEP_EVENTS_PER_COMMAND: usize = 64;
+/// Events that one explicit sweep command covers.
+pub const SWEEP_EVENTS_PER_SWEEP: usize = 4_096;
+
+/// How long a client call may take in all, repeats included.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a server works on one request. Shorter than a client's patience, so that the client
+/// hears the outcome rather than its own clock.
+pub const SERVE_DEADLINE: Duration = Duration::from_millis(4_500);
+/// Pause before a client asks around again when nobody led the group.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(40);
+
+const _: () = assert!(MESSAGE_BYTES_MAX > CONTROL_REQUEST_BYTES_MAX);
+const _: () = assert!(SCAN_PAGE_BYTES_MAX + DATA_VALUE_BYTES_MAX < ANSWER_BYTES_MAX);
+const _: () = assert!(DATA_VALUE_BYTES_MAX + DATA_KEY_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(SWEEP_EVENTS_PER_SWEEP >= SWEEP_EVENTS_PER_COMMAND);
+const _: () = assert!(SERVE_DEADLINE.as_millis() < CALL_DEADLINE.as_millis());

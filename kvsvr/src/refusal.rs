@@ -1,0 +1,47 @@
+//! Why the control group refuses a request: one gRPC code and one text each.
+//!
+//! Invariant: codes and texts are etcd's, to the letter. Its clients map errors by their text.
+//!
+//! Not here: errors of the network and of consensus (`etcd::status`).
+
+use tonic::{Code, Status};
+
+pub use crate::wire::native::Refusal;
+
+impl Refusal {
+    /// The gRPC code etcd answers with.
+    #[must_use]
+    pub fn code(self) -> Code {
+        match self {
+            Refusal::Compacted | Refusal::FutureRevision => Code::OutOfRange,
+            Refusal::LeaseNotFound => Code::NotFound,
+            Refusal::Unspecified => Code::Unknown,
+            _ => Code::InvalidArgument,
+        }
+    }
+
+    /// The text etcd answers with.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Refusal::Unspecified => "etcdserver: request refused",
+            Refusal::EmptyKey => "etcdserver: key is not provided",
+            Refusal::KeyNotFound => "etcdserver: key not found",
+            Refusal::ValueProvided => "etcdserver: value is provided",
+            Refusal::LeaseProvided => "etcdserver: lease is provided",
+            Refusal::TooManyOps => "etcdserver: too many operations in txn request",
+            Refusal::DuplicateKey => "etcdserver: duplicate key given in txn request",
+            Refusal::InvalidSortOption => "etcdserver: invalid sort option",
+            Refusal::Compacted => "etcdserver: mvcc: required revision has been compacted",
+            Refusal::FutureRevision => "etcdserver: mvcc: required revision is a future revision",
+            Refusal::LeaseNotFound => "etcdserver: requested lease not found",
+            Refusal::RequestTooLarge => "etcdserver: request is too large",
+        }
+    }
+
+    /// Both as a gRPC status.
+    #[must_use]
+    pub fn status(self) -> Status {
+        Status::new(self.code(), self.text())
+    }
+}

@@ -1,0 +1,30 @@
+//! The protocol messages, as generated: etcd's (`proto/etcd`) and our own (`proto/kvsvr.proto`).
+//!
+//! Invariant: nothing is written by hand here; the modules nest as the packages do.
+//!
+//! Not here: meaning. The machines and the services give these messages theirs.
+
+#![allow(missing_docs, clippy::all, clippy::pedantic)] // Generated; the .proto files are the documentation.
+
+/// etcd's key-value pair.
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+/// etcd's requests and answers.
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+/// Our packages.
+pub mod hongbao {
+    /// KvSvr's.
+    pub mod kvsvr {
+        /// The commands and the native service.
+        pub mod v1 {
+            tonic::include_proto!("hongbao.kvsvr.v1");
+        }
+    }
+}
+
+pub use hongbao::kvsvr::v1 as native;
