@@ -9,8 +9,8 @@
 //! Invariant: `apply` is a function of the key space, the caches and the command. It reads no
 //! clock, draws no random number, does no input or output but through `Txn`.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, btree_map};
+use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
 use world::{NodeId, UnixMs};
@@ -90,7 +90,55 @@ impl View for Txn<'_> {
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        let _ = (from, to, reverse, visit);
-        Err(EngineError::Failed("the replica engineer merges base and writes here".to_owned()))
+        // Two sorted runs merged: the base calls us with its pairs, and before each one go the writes
+        // that come earlier. A write under the same key hides the pair.
+        if !to.is_empty() && to <= from {
+            return Ok(());
+        }
+        let upper = if to.is_empty() { Bound::Unbounded } else { Bound::Excluded(to) };
+        let mut writes =
+            Pending { range: self.writes.range::<[u8], _>((Bound::Included(from), upper)), reverse }
+                .peekable();
+        let mut flow = ControlFlow::Continue(());
+        self.base.scan(from, to, reverse, &mut |key, value| {
+            let earlier =
+                |written: &Bytes| if reverse { written.as_ref() > key } else { written.as_ref() < key };
+            while let Some((written, change)) = writes.next_if(|(written, _)| earlier(written)) {
+                if let Some(new_value) = change {
+                    flow = visit(written, new_value);
+                }
+                if flow.is_break() {
+                    return flow;
+                }
+            }
+            flow = match writes.next_if(|(written, _)| written.as_ref() == key) {
+                Some((_, None)) => ControlFlow::Continue(()),
+                Some((_, Some(new_value))) => visit(key, new_value),
+                None => visit(key, value),
+            };
+            flow
+        })?;
+        while flow.is_continue() {
+            match writes.next() {
+                Some((written, Some(new_value))) => flow = visit(written, new_value),
+                Some((_, None)) => {}
+                None => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+// The writes of a transaction within bounds, in either direction.
+struct Pending<'t> {
+    range: btree_map::Range<'t, Bytes, Option<Bytes>>,
+    reverse: bool,
+}
+
+impl<'t> Iterator for Pending<'t> {
+    type Item = (&'t Bytes, &'t Option<Bytes>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.reverse { self.range.next_back() } else { self.range.next() }
     }
 }
