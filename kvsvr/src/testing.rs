@@ -16,7 +16,9 @@ use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
 use world::{NodeId, UnixMs, ZoneId};
 
-use crate::api::{Compare, ControlOp, DataKey, Kv, KvError, KeyValue, RangePage, TxnOutcome, Unit, UnitOutcome};
+use crate::api::{
+    Compare, ControlOp, DataKey, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit, UnitOutcome,
+};
 use crate::machine::control::{self, ControlMachine, Fault};
 use crate::machine::data::{self, DataMachine};
 use crate::machine::encode_command;
@@ -227,7 +229,8 @@ impl Kv for LocalKv {
             let applied = self.data[group].write().apply(&command).map_err(broken);
             let replies = applied.map(|reply| decode::<WriteResponse>(&reply).replies);
             for (place, number) in numbers.into_iter().enumerate() {
-                let outcome = replies.clone().and_then(|replies| translate::unit_outcome(replies[place].clone()));
+                let outcome =
+                    replies.clone().and_then(|replies| translate::unit_outcome(replies[place].clone()));
                 outcomes[number] = Some(self.fault().map_or(outcome, Err));
             }
         }

@@ -11,8 +11,8 @@ use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUni
 use crate::wire::etcdserverpb::request_op::Request;
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::{
-    Compare as WireCompare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
-    TxnResponse,
+    Compare as WireCompare, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp,
+    TxnRequest, TxnResponse,
 };
 use crate::wire::mvccpb;
 use crate::wire::native::op::{Add, CompareAndSet, Delete, InsertIfAbsent, Op as Kind, Put};

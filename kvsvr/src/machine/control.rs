@@ -19,10 +19,6 @@ mod txn;
 
 #[cfg(test)]
 mod layout_test;
-#[cfg(test)]
-mod model_test;
-#[cfg(test)]
-mod rules_test;
 
 use bytes::Bytes;
 use prost::Message;
@@ -74,7 +70,9 @@ impl Machine for ControlMachine {
     fn apply(&mut self, txn: &mut Txn<'_>, _at: At, command: &[u8]) -> Result<Bytes, EngineError> {
         let command: ControlCommand = decode_command(command)?;
         let Some(command) = command.command else {
-            return Err(EngineError::Corrupt("a control command of a kind this program does not know".to_owned()));
+            return Err(EngineError::Corrupt(
+                "a control command of a kind this program does not know".to_owned(),
+            ));
         };
         let reply = match perform(txn, &command) {
             Ok(reply) => reply,
@@ -140,7 +138,9 @@ fn perform(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Fault> {
         Command::Compact(request) => {
             sweep::compact(txn, request.revision)?;
             let revision = read_meta(txn)?.revision;
-            Reply::Compact(CompactionResponse { header: Some(ResponseHeader { revision, ..Default::default() }) })
+            Reply::Compact(CompactionResponse {
+                header: Some(ResponseHeader { revision, ..Default::default() }),
+            })
         }
         Command::Sweep(_) => Reply::Swept(Swept { clean: sweep::sweep(txn, SWEEP_EVENTS_PER_SWEEP)? }),
     })

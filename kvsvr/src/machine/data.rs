@@ -12,9 +12,6 @@
 //!
 //! Not here: which group a key belongs to (`route`), revisions, watches.
 
-#[cfg(test)]
-mod data_test;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -24,7 +21,9 @@ use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
 
 use super::decode_command;
-use crate::limits::{DATA_KEY_BYTES_MAX, DATA_VALUE_BYTES_MAX, SCAN_PAGE_BYTES_MAX, SCAN_PAIRS_MAX, UNIT_OPS_MAX};
+use crate::limits::{
+    DATA_KEY_BYTES_MAX, DATA_VALUE_BYTES_MAX, SCAN_PAGE_BYTES_MAX, SCAN_PAIRS_MAX, UNIT_OPS_MAX,
+};
 use crate::wire::native::op::{Add, CompareAndSet, Delete, InsertIfAbsent, Op as Kind, Put};
 use crate::wire::native::unit_reply::{Conflict, Done, Outcome};
 use crate::wire::native::{DataCommand, Unit, UnitReply, WriteResponse};
@@ -217,7 +216,9 @@ fn check_unit(unit: &Unit) -> Result<(), String> {
             return Err(format!("a key is 1 to {DATA_KEY_BYTES_MAX} bytes long, this one {}", key.len()));
         }
         if value_len > DATA_VALUE_BYTES_MAX {
-            return Err(format!("a value is at most {DATA_VALUE_BYTES_MAX} bytes long, this one {value_len}"));
+            return Err(format!(
+                "a value is at most {DATA_VALUE_BYTES_MAX} bytes long, this one {value_len}"
+            ));
         }
     }
     Ok(())

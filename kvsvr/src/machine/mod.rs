@@ -30,7 +30,9 @@ pub fn encode_command(message: &impl Message) -> Bytes {
 fn decode_command<M: Message + Default>(command: &[u8]) -> Result<M, EngineError> {
     let Some((&COMMAND_FORMAT, body)) = command.split_first() else {
         let found = command.first();
-        return Err(EngineError::Corrupt(format!("a command begins with {found:?}, this program reads {COMMAND_FORMAT}")));
+        return Err(EngineError::Corrupt(format!(
+            "a command begins with {found:?}, this program reads {COMMAND_FORMAT}"
+        )));
     };
     M::decode(body).map_err(|error| EngineError::Corrupt(format!("a command cannot be read: {error}")))
 }

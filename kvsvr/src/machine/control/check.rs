@@ -23,7 +23,8 @@ pub fn range(request: &RangeRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
         return Err(Refusal::EmptyKey);
     }
-    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err() {
+    if SortOrder::try_from(request.sort_order).is_err() || SortTarget::try_from(request.sort_target).is_err()
+    {
         return Err(Refusal::InvalidSortOption);
     }
     Ok(())
@@ -157,7 +158,11 @@ fn intervals(ops: &[RequestOp]) -> Result<Footprint, Refusal> {
 /// as writing.
 #[must_use]
 pub fn is_read_only(request: &TxnRequest) -> bool {
-    request.success.iter().chain(&request.failure).all(|op| matches!(op.request, Some(Request::RequestRange(_))))
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .all(|op| matches!(op.request, Some(Request::RequestRange(_))))
 }
 
 /// Whether any member may answer: it reads something, and only what was asked for as serializable.

@@ -75,7 +75,9 @@ impl Meta {
     /// Reads the stored form back.
     pub fn decode(mut bytes: Bytes) -> Result<Meta, EngineError> {
         if bytes.len() != 29 || bytes.get_u8() != FORMAT {
-            return Err(EngineError::Corrupt("the store's meta record has another size or format".to_owned()));
+            return Err(EngineError::Corrupt(
+                "the store's meta record has another size or format".to_owned(),
+            ));
         }
         Ok(Meta {
             revision: bytes.get_i64(),
@@ -225,7 +227,8 @@ pub fn encode_event(event: &Event) -> Bytes {
 
 /// Reads an event back.
 pub fn decode_event(place: Place, mut bytes: Bytes) -> Result<Event, EngineError> {
-    let corrupt = || EngineError::Corrupt(format!("the event at {}.{} cannot be read", place.revision, place.sub));
+    let corrupt =
+        || EngineError::Corrupt(format!("the event at {}.{} cannot be read", place.revision, place.sub));
     if bytes.len() < 30 || bytes.get_u8() != FORMAT {
         return Err(corrupt());
     }

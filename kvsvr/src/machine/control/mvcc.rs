@@ -171,8 +171,12 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         let (from, to) = match span {
             Span::One(key) => (layout::version_prefix(key).freeze(), behind(key)),
             Span::Between(from, to) if to <= from => return Ok(Vec::new()),
-            Span::Between(from, to) => (layout::version_prefix(from).freeze(), layout::version_prefix(to).freeze()),
-            Span::From(from) => (layout::version_prefix(from).freeze(), Bytes::from_static(layout::VERSION_END)),
+            Span::Between(from, to) => {
+                (layout::version_prefix(from).freeze(), layout::version_prefix(to).freeze())
+            }
+            Span::From(from) => {
+                (layout::version_prefix(from).freeze(), Bytes::from_static(layout::VERSION_END))
+            }
         };
         let mut places: Vec<Place> = Vec::new();
         let mut current: Option<(Bytes, Place, bool)> = None;

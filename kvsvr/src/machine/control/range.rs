@@ -74,7 +74,8 @@ fn has_filters(request: &RangeRequest) -> bool {
 }
 
 fn passes(pair: &KeyValue, request: &RangeRequest) -> bool {
-    let within = |revision: i64, min: i64, max: i64| (max == 0 || revision <= max) && (min == 0 || revision >= min);
+    let within =
+        |revision: i64, min: i64, max: i64| (max == 0 || revision <= max) && (min == 0 || revision >= min);
     within(pair.mod_revision, request.min_mod_revision, request.max_mod_revision)
         && within(pair.create_revision, request.min_create_revision, request.max_create_revision)
 }

@@ -58,7 +58,12 @@ pub(super) fn sweep(txn: &mut Txn<'_>, events_max: usize) -> Result<bool, Engine
     Ok(clean)
 }
 
-fn owed_events(view: &dyn View, from: Place, to: Place, max: usize) -> Result<Vec<(Place, Event)>, EngineError> {
+fn owed_events(
+    view: &dyn View,
+    from: Place,
+    to: Place,
+    max: usize,
+) -> Result<Vec<(Place, Event)>, EngineError> {
     let mut owed = Vec::new();
     let mut fault = None;
     view.scan(&layout::event_key(from), &layout::event_key(to), false, &mut |key, value| {

@@ -20,8 +20,8 @@ use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUni
 use crate::wire::etcdserverpb::request_op::Request;
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::{
-    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RequestOp, ResponseHeader, ResponseOp,
-    TxnRequest, TxnResponse,
+    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RequestOp, ResponseHeader,
+    ResponseOp, TxnRequest, TxnResponse,
 };
 use crate::wire::mvccpb::KeyValue;
 
@@ -97,7 +97,11 @@ fn choose(store: &Mvcc<'_, '_>, request: &TxnRequest, path: &mut Path) -> Result
     Ok(())
 }
 
-fn check(store: &Mvcc<'_, '_>, request: &TxnRequest, path: &mut dyn Iterator<Item = bool>) -> Result<(), Fault> {
+fn check(
+    store: &Mvcc<'_, '_>,
+    request: &TxnRequest,
+    path: &mut dyn Iterator<Item = bool>,
+) -> Result<(), Fault> {
     let holds = path.next().expect("the path names a branch for every transaction on it");
     for op in branch(request, holds) {
         match &op.request {
@@ -119,7 +123,9 @@ fn execute(
     let mut responses = Vec::new();
     for op in branch(request, succeeded) {
         let response = match &op.request {
-            Some(Request::RequestRange(request)) => Some(Response::ResponseRange(range::range(store, request)?)),
+            Some(Request::RequestRange(request)) => {
+                Some(Response::ResponseRange(range::range(store, request)?))
+            }
             Some(Request::RequestPut(request)) => Some(Response::ResponsePut(put(store, request)?)),
             Some(Request::RequestDeleteRange(request)) => {
                 Some(Response::ResponseDeleteRange(delete_range(store, request)?))
@@ -150,7 +156,9 @@ fn pair_holds(pair: &KeyValue, compare: &Compare) -> bool {
         (Ok(CompareTarget::Value), _) => pair.value.cmp(&Bytes::new()),
         (Ok(CompareTarget::Version), Some(TargetUnion::Version(given))) => pair.version.cmp(given),
         (Ok(CompareTarget::Version), _) => pair.version.cmp(&0),
-        (Ok(CompareTarget::Create), Some(TargetUnion::CreateRevision(given))) => pair.create_revision.cmp(given),
+        (Ok(CompareTarget::Create), Some(TargetUnion::CreateRevision(given))) => {
+            pair.create_revision.cmp(given)
+        }
         (Ok(CompareTarget::Create), _) => pair.create_revision.cmp(&0),
         (Ok(CompareTarget::Mod), Some(TargetUnion::ModRevision(given))) => pair.mod_revision.cmp(given),
         (Ok(CompareTarget::Mod), _) => pair.mod_revision.cmp(&0),
