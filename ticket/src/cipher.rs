@@ -70,9 +70,18 @@ impl RecordCipher {
     /// Decrypts `secret` in place; `false`, and `secret` is garbage, when the tag does not match.
     #[cfg(feature = "open")]
     #[must_use]
-    pub(crate) fn open(&self, slot: SlotNo, batch: BatchId, serial: u64, secret: &mut Secret, tag: &Tag) -> bool {
+    pub(crate) fn open(
+        &self,
+        slot: SlotNo,
+        batch: BatchId,
+        serial: u64,
+        secret: &mut Secret,
+        tag: &Tag,
+    ) -> bool {
         let nonce = self.nonce(batch, serial);
         let aad = self.aad(slot, batch);
-        self.gcm.decrypt_inout_detached((&nonce).into(), &aad, secret.as_mut_slice().into(), tag.into()).is_ok()
+        self.gcm
+            .decrypt_inout_detached((&nonce).into(), &aad, secret.as_mut_slice().into(), tag.into())
+            .is_ok()
     }
 }

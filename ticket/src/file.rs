@@ -278,7 +278,8 @@ pub fn publish_file(
     header: &TicketFileHeader,
     records: impl IntoIterator<Item = Record>,
 ) -> Result<Written, FileError> {
-    let mut bytes = Vec::with_capacity(usize::try_from(file_size(header.count)).expect("at most half a gigabyte"));
+    let mut bytes =
+        Vec::with_capacity(usize::try_from(file_size(header.count)).expect("at most half a gigabyte"));
     let written = write_to(&mut bytes, header, records).expect("memory takes every byte");
     disk.publish(path, &bytes).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
     Ok(written)
@@ -340,7 +341,10 @@ impl TicketFile {
     ///
     /// # Errors
     /// [`FileError::Index`] when the range ends past the file.
-    pub fn records(&self, range: Range<u32>) -> Result<impl ExactSizeIterator<Item = Record> + '_, FileError> {
+    pub fn records(
+        &self,
+        range: Range<u32>,
+    ) -> Result<impl ExactSizeIterator<Item = Record> + '_, FileError> {
         if range.end > self.header.count || range.start > range.end {
             return Err(self.no_record(range.end.saturating_sub(1)));
         }
@@ -382,7 +386,8 @@ fn check_header(path: &Path, bytes: &[u8], entry: &FileEntry) -> Result<TicketFi
     if u16_at(8) != FILE_VERSION {
         return Err(FileError::Version { path: path.to_owned(), found: u16_at(8) });
     }
-    let home = NodeId::from_u16(u16_at(42)).map_or_else(|| format!("number {}", u16_at(42)), |node| node.to_string());
+    let home = NodeId::from_u16(u16_at(42))
+        .map_or_else(|| format!("number {}", u16_at(42)), |node| node.to_string());
     let fields = [
         ("record length", u16_at(10).to_string(), RECORD_LEN.to_string()),
         ("chunk size", u32_at(12).to_string(), CHUNK_RECORDS.to_string()),
@@ -408,14 +413,21 @@ fn check_header(path: &Path, bytes: &[u8], entry: &FileEntry) -> Result<TicketFi
     })
 }
 
-fn check_digests(path: &Path, bytes: &[u8], header: &TicketFileHeader, entry: &FileEntry) -> Result<(), FileError> {
+fn check_digests(
+    path: &Path,
+    bytes: &[u8],
+    header: &TicketFileHeader,
+    entry: &FileEntry,
+) -> Result<(), FileError> {
     assert!(bytes.len() as u64 == file_size(header.count), "the length was checked first");
     let body_end = FILE_HEADER_LEN + header.count as usize * RECORD_LEN;
     let trailer_start = bytes.len() - DIGEST_LEN;
     let body = &bytes[FILE_HEADER_LEN..body_end];
     let digests = &bytes[body_end..trailer_start];
-    for ((chunk, digest), first) in
-        body.chunks(CHUNK_LEN).zip(digests.chunks_exact(DIGEST_LEN)).zip((0u32..).step_by(CHUNK_RECORDS as usize))
+    for ((chunk, digest), first) in body
+        .chunks(CHUNK_LEN)
+        .zip(digests.chunks_exact(DIGEST_LEN))
+        .zip((0u32..).step_by(CHUNK_RECORDS as usize))
     {
         if blake3::hash(chunk).as_bytes() != digest {
             let last = first + (chunk.len() / RECORD_LEN) as u32 - 1;

@@ -182,7 +182,9 @@ impl FromStr for BuildId {
     fn from_str(text: &str) -> Result<BuildId, IdError> {
         let parsed = (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
         match parsed {
-            Some(number) if BuildId(number.to_be_bytes()).to_string() == text => Ok(BuildId(number.to_be_bytes())),
+            Some(number) if BuildId(number.to_be_bytes()).to_string() == text => {
+                Ok(BuildId(number.to_be_bytes()))
+            }
             _ => Err(IdError { text: text.to_owned(), what: "build id" }),
         }
     }
@@ -220,7 +222,14 @@ mod tests {
 
     #[test]
     fn only_the_canonical_text_is_a_packet_id() {
-        for text in ["", "0a1b2c3d-12-2a", "0A1b2c3d-12-00000000002a", "0a1b2c3d-012-00000000002a", "0a1b2c3d-12-00000000002a-", "+a1b2c3d-12-00000000002a"] {
+        for text in [
+            "",
+            "0a1b2c3d-12-2a",
+            "0A1b2c3d-12-00000000002a",
+            "0a1b2c3d-012-00000000002a",
+            "0a1b2c3d-12-00000000002a-",
+            "+a1b2c3d-12-00000000002a",
+        ] {
             assert!(text.parse::<PacketId>().is_err(), "{text:?} was accepted");
         }
     }

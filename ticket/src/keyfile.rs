@@ -6,15 +6,14 @@
 //! ```
 //! The kind keeps one key from being used as another; the check finds a lost or mistyped digit.
 //!
-//! Invariant: a secret is written to a file that only its owner can read, from its first byte on.
+//! Invariant: no error shows a digit of a key. Secrets are published by `world::disk::publish_secret`.
 //!
 //! Not here: encryption of keys at rest; that is the operator's secret store.
 
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use world::disk::{self, Disk};
+use world::disk::Disk;
 use zeroize::Zeroizing;
 
 use crate::hex;
@@ -79,7 +78,10 @@ pub(crate) fn to_text(kind: &'static str, key: &[u8]) -> Zeroizing<String> {
 }
 
 /// Reads a line back.
-pub(crate) fn parse<const LEN: usize>(kind: &'static str, text: &str) -> Result<Zeroizing<[u8; LEN]>, KeyTextError> {
+pub(crate) fn parse<const LEN: usize>(
+    kind: &'static str,
+    text: &str,
+) -> Result<Zeroizing<[u8; LEN]>, KeyTextError> {
     let line = text.strip_suffix('\n').unwrap_or(text);
     let mut words = line.split(' ');
     let mut next = || words.next().ok_or(KeyTextError::Format);
@@ -109,15 +111,4 @@ pub(crate) fn load<T>(
     let damaged = |source| KeyFileError::Text { path: path.to_owned(), source };
     let text = std::str::from_utf8(&bytes).map_err(|_| damaged(KeyTextError::Format))?;
     parse(text).map_err(damaged)
-}
-
-/// Publishes a secret with mode 0600, set before the first byte is written.
-///
-/// # Errors
-/// Whatever the disk says.
-pub fn publish_secret(path: &Path, text: &str) -> io::Result<()> {
-    disk::publish_with(path, |file| {
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        file.write_all(text.as_bytes())
-    })
 }

@@ -19,7 +19,7 @@ use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use world::NodeId;
-use world::disk::Disk;
+use world::disk::{Disk, publish_secret};
 use world::rng::{self, EntropyError};
 use zeroize::Zeroizing;
 
@@ -92,7 +92,7 @@ macro_rules! secret {
             /// # Errors
             /// Whatever the disk says.
             pub fn publish(&self, path: &Path) -> io::Result<()> {
-                keyfile::publish_secret(path, &self.to_text())
+                publish_secret(path, self.to_text().as_bytes())
             }
         }
 
@@ -186,7 +186,7 @@ impl NodeSealKey {
     /// # Errors
     /// Whatever the disk says.
     pub fn publish(&self, path: &Path) -> io::Result<()> {
-        keyfile::publish_secret(path, &self.to_text())
+        publish_secret(path, self.to_text().as_bytes())
     }
 }
 
@@ -229,7 +229,9 @@ pub enum KeyListError {
     #[error("the key list cannot be read: {0}")]
     Json(#[from] serde_json::Error),
     /// Written by another version.
-    #[error("the key list has format {0}, this program reads {KEY_LIST_FORMAT}: use the version that wrote it")]
+    #[error(
+        "the key list has format {0}, this program reads {KEY_LIST_FORMAT}: use the version that wrote it"
+    )]
     Format(u32),
 }
 

@@ -10,24 +10,24 @@
 //!
 //! Not here: the network, storage engines, async. How amounts are planned and settled.
 
-pub mod money;
-pub mod id;
-pub mod limits;
-pub mod digest;
-pub mod record;
 #[cfg(any(feature = "mint", feature = "open"))]
 mod cipher;
+pub mod control;
+pub mod digest;
+pub mod file;
+mod hex;
+pub mod id;
+mod keyfile;
+pub mod keys;
+pub mod limits;
+pub mod manifest;
 #[cfg(feature = "mint")]
 pub mod mint;
+pub mod money;
 #[cfg(feature = "open")]
 pub mod open;
-pub mod keys;
-pub mod seal;
-pub mod file;
-pub mod manifest;
-pub mod sign;
 pub mod opening;
+pub mod record;
+pub mod seal;
+pub mod sign;
 pub mod token;
-pub mod control;
-mod hex;
-mod keyfile;

@@ -47,4 +47,5 @@ const _: () = assert!(SEALED_LEN <= 80, "a sealed ticket fits a short QR code an
 const _: () = assert!(SEALED_LEN.is_multiple_of(3), "its base64 form needs no padding");
 const _: () = assert!(FILE_RECORDS_MAX.is_multiple_of(CHUNK_RECORDS));
 const _: () = assert!(FILE_RECORDS_MAX as u64 * RECORD_LEN as u64 <= 512 << 20, "a file fits in memory");
-const _: () = assert!(AMOUNT_FEN_MAX * FILE_RECORDS_MAX as u64 <= u64::MAX >> 8, "a file's sum cannot overflow");
+const _: () =
+    assert!(AMOUNT_FEN_MAX * FILE_RECORDS_MAX as u64 <= u64::MAX >> 8, "a file's sum cannot overflow");

@@ -12,7 +12,8 @@
 //!
 //! Not here: budgets and scripts (planning), and the files themselves.
 
-use std::collections::BTreeMap;
+mod validate;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,12 +23,12 @@ use world::disk::Disk;
 use world::{NodeId, UnixMs};
 
 use crate::digest::Digest;
-use crate::file::file_size;
 use crate::id::{BatchId, BuildId, FileNo, KeyId, SlotNo};
-use crate::limits::{FILE_HOLDERS_MAX, FILE_RECORDS_MAX};
-use crate::money::{self, Fen};
+use crate::money::Fen;
 use crate::record::Kind;
 use crate::sign::{Signature, SigningKey, VerifyingKey};
+
+pub use validate::Contradiction;
 
 /// The format number of both.
 pub const MANIFEST_FORMAT: u32 = 1;
@@ -85,12 +86,26 @@ pub struct SlotEntry {
 pub struct PageEntry {
     /// The sponsor's order.
     pub batch: BatchId,
-    /// Who pays.
+    /// Who pays, by number: limits per merchant count by it.
+    pub merchant_id: u32,
+    /// Who pays, by name.
     pub sponsor: String,
     /// What is shown.
     pub kind: Kind,
     /// The resource that is shown; empty when none.
     pub page: String,
+}
+
+/// A page shown with a shake that wins nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsolationEntry {
+    /// The resource that is shown.
+    pub page: String,
+    /// How often, in relation to the other consolations.
+    pub weight: u32,
+    /// How often at most in the event, if that was promised.
+    pub exposures_max: Option<u64>,
 }
 
 /// What access nodes hold.
@@ -107,12 +122,16 @@ pub struct Roster {
     pub build: BuildId,
     /// Packets one user may be given in the event; 0 means any number.
     pub claims_per_user_max: u32,
+    /// Packets one user may be given of one merchant; 0 means any number.
+    pub claims_per_merchant_max: u32,
     /// A sealed ticket may be opened until this long after its slot ended.
     pub open_grace_ms: u64,
     /// In order, not overlapping.
     pub slots: Vec<SlotEntry>,
     /// In the order of their batch.
     pub pages: Vec<PageEntry>,
+    /// For shakes that win nothing; may be empty.
+    pub consolations: Vec<ConsolationEntry>,
     /// In the order of their number, from 0.
     pub files: Vec<FileEntry>,
 }
@@ -123,12 +142,14 @@ pub struct Roster {
 pub struct BatchEntry {
     /// The sponsor's order.
     pub batch: BatchId,
-    /// Who pays.
+    /// Who pays, by number: limits per merchant count by it.
+    pub merchant_id: u32,
+    /// Who pays, by name.
     pub sponsor: String,
-    /// The order's number in the payment system; empty when there is none.
-    pub payment_order: String,
     /// The account the money is taken from.
     pub account: String,
+    /// The day it was paid in, as the budget says.
+    pub funded_on: String,
     /// What is shown.
     pub kind: Kind,
     /// The resource that is shown; empty when none.
@@ -179,7 +200,8 @@ pub struct KeyEntry {
     pub amount_fen: Fen,
 }
 
-/// The packets that are credited as they settle, listed in `instant.bin`.
+/// The packets that are credited as they settle, listed in `instant.bin`. Without any, the count
+/// is 0 and the least amount [`Fen::MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstantEntry {
@@ -213,6 +235,8 @@ pub struct Manifest {
     pub script_digest: Digest,
     /// Packets one user may be given in the event; 0 means any number.
     pub claims_per_user_max: u32,
+    /// Packets one user may be given of one merchant; 0 means any number.
+    pub claims_per_merchant_max: u32,
     /// A sealed ticket may be opened until this long after its slot ended.
     pub open_grace_ms: u64,
     /// How many data keys; they are numbered from 1.
@@ -227,6 +251,8 @@ pub struct Manifest {
     pub instant: InstantEntry,
     /// In order, not overlapping.
     pub slots: Vec<SlotEntry>,
+    /// For shakes that win nothing; may be empty.
+    pub consolations: Vec<ConsolationEntry>,
     /// In the order of their id.
     pub batches: Vec<BatchEntry>,
     /// In the order of their id, from 1.
@@ -278,15 +304,6 @@ pub enum ManifestError {
         /// The first contradiction.
         reason: Contradiction,
     },
-}
-
-/// A sentence: what in a manifest does not agree with what.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Contradiction(String);
-
-fn ensure(holds: bool, reason: impl FnOnce() -> String) -> Result<(), Contradiction> {
-    if holds { Ok(()) } else { Err(Contradiction(reason())) }
 }
 
 /// What is published with a signature: [`Manifest`] and [`Roster`].
@@ -349,11 +366,13 @@ pub fn publish_signed<T: Signed>(
 /// # Errors
 /// [`ManifestError`]; the signature is checked before anything is read from the bytes.
 pub fn load_signed<T: Signed>(disk: &dyn Disk, path: &Path, key: &VerifyingKey) -> Result<T, ManifestError> {
-    let read = |path: &Path| disk.read(path).map_err(|source| ManifestError::Io { path: path.to_owned(), source });
+    let read =
+        |path: &Path| disk.read(path).map_err(|source| ManifestError::Io { path: path.to_owned(), source });
     let bytes = read(path)?;
     let signature = read(&signature_path(path))?;
     let path = path.to_owned();
-    let signature = std::str::from_utf8(&signature).ok().and_then(|text| text.trim_end().parse::<Signature>().ok());
+    let signature =
+        std::str::from_utf8(&signature).ok().and_then(|text| text.trim_end().parse::<Signature>().ok());
     let genuine = signature.is_some_and(|signature| key.verify(T::DOMAIN, &bytes, &signature).is_ok());
     if !genuine {
         return Err(ManifestError::Signature { path, key: *key });
@@ -364,38 +383,16 @@ pub fn load_signed<T: Signed>(disk: &dyn Disk, path: &Path, key: &VerifyingKey) 
         format: u32,
     }
     match serde_json::from_slice::<Head>(&bytes) {
-        Ok(head) if head.format != MANIFEST_FORMAT => return Err(ManifestError::Format { path, found: head.format }),
+        Ok(head) if head.format != MANIFEST_FORMAT => {
+            return Err(ManifestError::Format { path, found: head.format });
+        }
         Ok(_) => {}
         Err(source) => return Err(ManifestError::Json { path, source }),
     }
-    let document: T = serde_json::from_slice(&bytes).map_err(|source| ManifestError::Json { path: path.clone(), source })?;
+    let document: T = serde_json::from_slice(&bytes)
+        .map_err(|source| ManifestError::Json { path: path.clone(), source })?;
     document.validate().map_err(|reason| ManifestError::Contradiction { path, reason })?;
     Ok(document)
-}
-
-impl Signed for Roster {
-    const DOMAIN: &str = "hongbao/roster";
-
-    fn validate(&self) -> Result<(), Contradiction> {
-        validate_slots(&self.slots)?;
-        ensure(self.pages.is_sorted_by(|a, b| a.batch < b.batch), || "its pages are not in order".to_owned())?;
-        validate_files(&self.slots, self.files.iter())
-    }
-}
-
-impl Signed for Manifest {
-    const DOMAIN: &str = "hongbao/manifest";
-
-    fn validate(&self) -> Result<(), Contradiction> {
-        validate_slots(&self.slots)?;
-        validate_files(&self.slots, self.files.iter().map(|file| &file.entry))?;
-        self.validate_batches()?;
-        self.validate_keys()?;
-        let instant = self.instant;
-        ensure(instant.count <= self.count && instant.amount_fen <= self.amount_fen, || {
-            "more is credited at once than there is".to_owned()
-        })
-    }
 }
 
 impl Manifest {
@@ -404,6 +401,7 @@ impl Manifest {
     pub fn roster(&self) -> Roster {
         let page = |batch: &BatchEntry| PageEntry {
             batch: batch.batch,
+            merchant_id: batch.merchant_id,
             sponsor: batch.sponsor.clone(),
             kind: batch.kind,
             page: batch.page.clone(),
@@ -414,102 +412,12 @@ impl Manifest {
             scheme: self.scheme.clone(),
             build: self.build,
             claims_per_user_max: self.claims_per_user_max,
+            claims_per_merchant_max: self.claims_per_merchant_max,
             open_grace_ms: self.open_grace_ms,
             slots: self.slots.clone(),
             pages: self.batches.iter().map(page).collect(),
+            consolations: self.consolations.clone(),
             files: self.files.iter().map(|file| file.entry.clone()).collect(),
         }
     }
-
-    /// Each batch's total is the sum of its parts, and the grand total the sum of the batches.
-    fn validate_batches(&self) -> Result<(), Contradiction> {
-        let mut parts: BTreeMap<BatchId, (u64, Fen)> = BTreeMap::new();
-        for file in &self.files {
-            let no = file.entry.no;
-            let count: u64 = file.batches.iter().map(|part| u64::from(part.count)).sum();
-            ensure(count == u64::from(file.entry.count), || {
-                format!("the batches of file {no} make {count} packets, it holds {}", file.entry.count)
-            })?;
-            ensure(file.batches.is_sorted_by(|a, b| a.batch < b.batch), || {
-                format!("the batches of file {no} are not in order")
-            })?;
-            for part in &file.batches {
-                let (count, amount) = parts.entry(part.batch).or_default();
-                *count += u64::from(part.count);
-                *amount = amount.checked_add(part.amount_fen).ok_or_else(overflow)?;
-            }
-        }
-        ensure(self.batches.is_sorted_by(|a, b| a.batch < b.batch), || "its batches are not in order".to_owned())?;
-        for batch in &self.batches {
-            let (count, amount) = parts.remove(&batch.batch).unwrap_or_default();
-            ensure((count, amount) == (batch.count, batch.amount_fen), || {
-                let (id, planned, budget) = (batch.batch, batch.count, batch.amount_fen);
-                format!("batch {id} has {planned} packets of {budget} yuan, its files hold {count} of {amount}")
-            })?;
-        }
-        ensure(parts.is_empty(), || "its files hold a batch that it does not list".to_owned())?;
-        let totals = self.batches.iter().map(|batch| (batch.count, batch.amount_fen));
-        self.validate_total("batches", totals)
-    }
-
-    /// Keys are numbered from 1, none protects more than it may, and together they protect all.
-    fn validate_keys(&self) -> Result<(), Contradiction> {
-        let numbered = self.keys.iter().map(|key| key.key.0).eq(1..=self.key_count);
-        ensure(numbered, || format!("its keys are not numbered from 1 to {}", self.key_count))?;
-        for key in &self.keys {
-            ensure(key.amount_fen <= self.key_budget_fen, || {
-                format!("key {} protects {} yuan, more than {}", key.key, key.amount_fen, self.key_budget_fen)
-            })?;
-        }
-        self.validate_total("keys", self.keys.iter().map(|key| (key.count, key.amount_fen)))
-    }
-
-    fn validate_total(&self, what: &str, parts: impl Iterator<Item = (u64, Fen)> + Clone) -> Result<(), Contradiction> {
-        let count: u64 = parts.clone().map(|(count, _)| count).try_fold(0, u64::checked_add).ok_or_else(overflow)?;
-        let amount = money::sum(parts.map(|(_, amount)| amount)).ok_or_else(overflow)?;
-        ensure((count, amount) == (self.count, self.amount_fen), || {
-            let (all, budget) = (self.count, self.amount_fen);
-            format!("its {what} make {count} packets of {amount} yuan, the total is {all} of {budget}")
-        })
-    }
-}
-
-fn overflow() -> Contradiction {
-    Contradiction("a sum is larger than any budget".to_owned())
-}
-
-fn validate_slots(slots: &[SlotEntry]) -> Result<(), Contradiction> {
-    for (place, slot) in slots.iter().enumerate() {
-        ensure(usize::from(slot.slot.0) == place, || format!("slot {} stands in place {place}", slot.slot))?;
-        ensure(slot.start_ms < slot.end_ms, || format!("slot {} ends before it starts", slot.slot))?;
-    }
-    let apart = slots.is_sorted_by(|a, b| a.end_ms <= b.start_ms);
-    ensure(apart, || "its slots overlap or are not in order".to_owned())
-}
-
-fn validate_files<'a>(
-    slots: &[SlotEntry],
-    files: impl Iterator<Item = &'a FileEntry>,
-) -> Result<(), Contradiction> {
-    let mut counts = vec![0u64; slots.len()];
-    for (place, file) in files.enumerate() {
-        let no = file.no;
-        ensure(u32::try_from(place).is_ok_and(|place| place == no.0), || format!("file {no} stands in place {place}"))?;
-        ensure(file.holders.first() == Some(&file.home), || format!("the first holder of file {no} is not its home"))?;
-        ensure(file.holders.len() <= FILE_HOLDERS_MAX, || format!("file {no} has too many holders"))?;
-        let mut zones: Vec<_> = file.holders.iter().map(|holder| holder.zone()).collect();
-        zones.sort_unstable();
-        ensure(zones.is_sorted_by(|a, b| a < b), || format!("two holders of file {no} stand in one zone"))?;
-        ensure(file.count <= FILE_RECORDS_MAX, || format!("file {no} holds too many records"))?;
-        ensure(file.size_bytes == file_size(file.count), || format!("the size of file {no} is not that of its count"))?;
-        let slot = counts.get_mut(usize::from(file.slot.0));
-        let slot = slot.ok_or_else(|| Contradiction(format!("file {no} is of slot {}, which does not exist", file.slot)))?;
-        *slot += u64::from(file.count);
-    }
-    for (slot, count) in slots.iter().zip(counts) {
-        ensure(slot.count == count, || {
-            format!("slot {} has {} packets, its files hold {count}", slot.slot, slot.count)
-        })?;
-    }
-    Ok(())
 }

@@ -39,7 +39,9 @@ pub enum MoneyError {
         text: String,
     },
     /// Something that is neither a digit nor one point between digits.
-    #[error("{text:?} is not an amount in yuan: write digits and at most one point, like 12.34, without spaces, commas, units or exponents")]
+    #[error(
+        "{text:?} is not an amount in yuan: write digits and at most one point, like 12.34, without spaces, commas, units or exponents"
+    )]
     NotANumber {
         /// What was written.
         text: String,
@@ -155,7 +157,9 @@ mod tests {
 
     #[test]
     fn yuan_are_read_to_the_fen() {
-        for (text, fen) in [("0", 0), ("12", 1_200), ("12.3", 1_230), ("12.34", 1_234), ("0.01", 1), ("007", 700)] {
+        for (text, fen) in
+            [("0", 0), ("12", 1_200), ("12.3", 1_230), ("12.34", 1_234), ("0.01", 1), ("007", 700)]
+        {
             assert_eq!(Fen::parse_yuan(text), Ok(Fen(fen)), "{text}");
         }
         assert_eq!(Fen::parse_yuan("184467440737095516.15"), Ok(Fen::MAX));
@@ -174,7 +178,9 @@ mod tests {
         check("12.340", "at most two digits");
         check("184467440737095516.16", "too large");
         check("99999999999999999999", "too large");
-        for text in ["1e3", "1,000", " 1", "1 ", ".5", "5.", "1.2.3", "1.-2", "１", "12元", "0x1", "NaN", ".", "1._2"] {
+        for text in
+            ["1e3", "1,000", " 1", "1 ", ".5", "5.", "1.2.3", "1.-2", "１", "12元", "0x1", "NaN", ".", "1._2"]
+        {
             check(text, "digits and at most one point");
         }
     }

@@ -115,7 +115,9 @@ impl OpenKeyring {
         let [a0, a1, a2, flags] = secret;
         let amount = Fen::new(u64::from(u32::from_be_bytes([0, a0, a1, a2])));
         match Flags::from_bits(flags) {
-            Some(flags) if !amount.is_zero() => Ok(Packet { id: record.packet_id(self.build), amount, flags, key }),
+            Some(flags) if !amount.is_zero() => {
+                Ok(Packet { id: record.packet_id(self.build), amount, flags, key })
+            }
             _ => Err(RecordError::BadContent(key)),
         }
     }

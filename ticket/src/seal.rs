@@ -149,7 +149,11 @@ impl NodeSealer {
         let mut secret = encode_issue(issue);
         let tag = self
             .cipher
-            .encrypt_inout_detached((&nonce).into(), &aad(header, user, self.event), secret.as_mut_slice().into())
+            .encrypt_inout_detached(
+                (&nonce).into(),
+                &aad(header, user, self.event),
+                secret.as_mut_slice().into(),
+            )
             .expect("44 bytes are within AES-GCM's limits");
 
         let mut sealed = [0u8; SEALED_LEN];
@@ -199,7 +203,8 @@ impl Unsealer {
         if sealed[..HEADER_LEN] != header {
             return Err(SealError::OtherEvent);
         }
-        let node = NodeId::from_u16(u16::from_be_bytes([sealed[6], sealed[7]])).ok_or(SealError::UnknownNode)?;
+        let node =
+            NodeId::from_u16(u16::from_be_bytes([sealed[6], sealed[7]])).ok_or(SealError::UnknownNode)?;
         let nonce: [u8; NONCE_LEN] = sealed[6..18].try_into().expect("twelve bytes");
         let mut secret: [u8; SECRET_LEN] = sealed[18..62].try_into().expect("44 bytes");
         let tag: [u8; TAG_LEN] = sealed[62..].try_into().expect("sixteen bytes");

@@ -17,7 +17,7 @@ use std::str::FromStr;
 
 use ed25519_dalek::{Signature as DalekSignature, Signer};
 use serde::{Deserialize, Serialize};
-use world::disk::Disk;
+use world::disk::{Disk, publish_secret};
 use world::rng::{self, EntropyError};
 use zeroize::Zeroizing;
 
@@ -123,7 +123,7 @@ impl SigningKey {
     /// # Errors
     /// Whatever the disk says.
     pub fn publish(&self, path: &Path) -> io::Result<()> {
-        keyfile::publish_secret(path, &self.to_text())
+        publish_secret(path, self.to_text().as_bytes())
     }
 }
 

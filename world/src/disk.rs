@@ -12,7 +12,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The suffix of a file that is being written. Whoever finds one after a crash may delete it.
@@ -160,10 +160,7 @@ impl Disk for RealDisk {
 ///
 /// # Errors
 /// Whatever `write` or the disk says; nothing then stands at `path` that was not there before.
-pub fn publish_with(
-    path: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
+pub fn publish_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let partial = partial_of(path);
     let outcome = (|| {
         let mut file = File::create(&partial)?;
@@ -177,6 +174,17 @@ pub fn publish_with(
         return Err(error);
     }
     sync_dir(parent_of(path))
+}
+
+/// Publishes a file that only its owner can read: mode 0600, set before the first byte is written.
+///
+/// # Errors
+/// Whatever the disk says.
+pub fn publish_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    publish_with(path, |file| {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(bytes)
+    })
 }
 
 /// Makes the names in a directory durable.
@@ -226,6 +234,19 @@ mod tests {
         assert!(error.is_err());
         assert_eq!(RealDisk.read(&path).expect("read"), b"old");
         assert_eq!(RealDisk.list(dir.path()).expect("list"), vec!["file"]);
+    }
+
+    #[test]
+    fn a_secret_is_the_owners_only_even_over_an_old_file() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("key");
+        RealDisk.publish(&path, b"seen by all").expect("publish");
+        // A partial of a killed run may have been readable by everybody.
+        fs::write(partial_of(&path), b"old").expect("write");
+        publish_secret(&path, b"secret").expect("publish");
+        let mode = fs::metadata(&path).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(RealDisk.read(&path).expect("read"), b"secret");
     }
 
     #[test]
