@@ -70,6 +70,11 @@ impl HttpClient {
         self
     }
 
+    /// Changes who the next requests come from.
+    pub fn set_bearer(&mut self, token: Option<String>) {
+        self.bearer = token;
+    }
+
     /// Sends one request and waits for the whole answer.
     ///
     /// # Errors

@@ -1,0 +1,192 @@
+//! What the admin endpoints answer: shared by the server and by the commands.
+//!
+//! ```text
+//!   GET  /v1/health                    200 when the node serves, 503 when not
+//!   GET  /v1/status                    NodeReport
+//!   GET  /v1/zones                     ZonesReport
+//!   POST /v1/zones/{z}/failover        ZoneRequest -> ZoneOutcome
+//!   POST /v1/zones/{z}/restore         ZoneRequest -> ZoneOutcome
+//!   PUT  /v1/builds/{b}/roster         signed roster   -> BuildReport
+//!   PUT  /v1/builds/{b}/files/{n}      a ticket file   -> BuildReport
+//!   GET  /v1/builds/{b}                BuildReport
+//!   GET  /v1/event                     EventReport
+//!   PUT  /v1/event                     ActivateRequest -> EventReport
+//!   POST /v1/event/close               EventReport
+//! ```
+//! Every refusal is an `ErrorBody`; everything but health and status wants the admin token.
+
+use serde::{Deserialize, Serialize};
+use ticket::control::EventRecord;
+use ticket::id::{BuildId, FileNo, SlotNo};
+use world::{Epoch, NodeId, UnixMs, ZoneId};
+
+/// One Raft group as one node sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupReport {
+    /// Its number.
+    pub group: u32,
+    /// `control`, `data 1`, `queue 0`.
+    pub name: String,
+    /// Who leads it, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The term it knows.
+    pub term: u64,
+    /// The last entry it applied.
+    pub applied_index: u64,
+    /// The last entry in its log.
+    pub last_index: u64,
+}
+
+/// One file this node claimed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FileReport {
+    /// The slot it was claimed for.
+    pub slot: SlotNo,
+    /// The file.
+    pub file: FileNo,
+    /// Its home.
+    pub home: NodeId,
+    /// Records in it.
+    pub count: u32,
+    /// Records sealed to users.
+    pub issued: u32,
+    /// Records skipped by restarts.
+    pub skipped: u32,
+    /// Whether it will not be continued.
+    pub frozen: bool,
+}
+
+/// The queue as its leaders see it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// Deliverable now.
+    pub ready: u64,
+    /// Leased.
+    pub in_flight: u64,
+    /// Waiting.
+    pub delayed: u64,
+    /// Given up.
+    pub dead: u64,
+    /// Done.
+    pub acked: u64,
+    /// Ever accepted.
+    pub accepted: u64,
+    /// Enqueues answered as duplicates.
+    pub duplicates: u64,
+    /// Age of the oldest message that is neither done nor dead.
+    pub oldest_age_ms: u64,
+}
+
+/// One node as it sees itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// `a1`.
+    pub node: NodeId,
+    /// Whether it serves: all its groups have a leader it can reach, and it may seal.
+    pub serving: bool,
+    /// Why not, when not.
+    pub waiting_for: Option<String>,
+    /// How often it started.
+    pub boot_epoch: Option<u32>,
+    /// Every group.
+    pub groups: Vec<GroupReport>,
+    /// Files it claimed in the active event.
+    pub files: Vec<FileReport>,
+    /// Files of the active build whose copy it verified.
+    pub verified: Vec<FileNo>,
+    /// Counters: shakes and opens by outcome, settlements by outcome.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// One zone for `zone list`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneReport {
+    /// Its letter.
+    pub zone: ZoneId,
+    /// `active` or `failed`.
+    pub state: String,
+    /// Raised by every operation.
+    pub epoch: Epoch,
+    /// The first slot the state holds for.
+    pub from_slot: SlotNo,
+    /// As the operator said.
+    pub reason: String,
+    /// When.
+    pub at_ms: UnixMs,
+    /// Whether its nodes serve now.
+    pub serving: bool,
+    /// Its nodes.
+    pub nodes: Vec<NodeId>,
+}
+
+/// All zones.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZonesReport {
+    /// In order.
+    pub zones: Vec<ZoneReport>,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneRequest {
+    /// Kept with the zone.
+    pub reason: String,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a zone operation did or would do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ZoneOutcome {
+    /// The zone.
+    pub zone: ZoneId,
+    /// Its state afterwards.
+    pub state: String,
+    /// Its epoch afterwards.
+    pub epoch: Epoch,
+    /// False when it was so already, or for a dry run.
+    pub changed: bool,
+    /// The first slot the state holds for, by name.
+    pub from_slot: Option<String>,
+    /// Files claimed by the zone and not finished: reported, not issued again.
+    pub frozen_files: u64,
+    /// Records in them that were not issued, as last heard.
+    pub frozen_packets: u64,
+}
+
+/// How far one node holds a build.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BuildReport {
+    /// The build.
+    pub build: BuildId,
+    /// Files this node has to hold.
+    pub expected: Vec<FileNo>,
+    /// Those it holds and has verified.
+    pub verified: Vec<FileNo>,
+}
+
+/// The active event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventReport {
+    /// Absent before the first activation.
+    pub event: Option<EventRecord>,
+    /// Each claim, slot by slot.
+    pub claims: Vec<ClaimReport>,
+}
+
+/// One claim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClaimReport {
+    /// The slot.
+    pub slot: SlotNo,
+    /// The file.
+    pub file: FileNo,
+    /// Who issues it.
+    pub node: NodeId,
+    /// Whether its zone was failed over while it ran.
+    pub frozen: bool,
+    /// How often the claim was written: 1, always.
+    pub version: i64,
+}
