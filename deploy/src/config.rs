@@ -26,9 +26,10 @@ pub const PARTITIONS_MAX: u32 = 64;
 pub struct Cluster {
     /// Shown by `status`.
     pub name: String,
-    /// Checks session tokens: 64 hex digits.
+    /// Checks session tokens.
     pub session_public_key: String,
-    /// Checks signed rosters: 64 hex digits. Absent until the first build is installed.
+    /// What operators must present, in a file; without it the admin endpoints are open to whoever
+    /// reaches them.
     #[serde(default)]
     pub admin_token_file: Option<PathBuf>,
     /// The KV.
@@ -174,8 +175,8 @@ impl Cluster {
         within("raft.election_max_ms", self.raft.election_max_ms, self.raft.election_min_ms + 1, 120_000)?;
         within("access.reserve_records", u64::from(self.access.reserve_records), 1, 65_536)?;
         within("access.opens_in_flight_max", self.access.opens_in_flight_max as u64, 1, 1_000_000)?;
-        if ticket::sign::VerifyingKey::from_hex(&self.session_public_key).is_err() {
-            return Err("session_public_key: expected 64 hex digits, as `hongbao token key` prints them".to_owned());
+        if ticket::sign::VerifyingKey::parse(&self.session_public_key).is_err() {
+            return Err("session_public_key: expected the public half of the session key, as text".to_owned());
         }
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();

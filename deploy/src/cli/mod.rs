@@ -7,13 +7,13 @@
 
 mod deploy;
 mod dev;
-mod money;
+pub mod money;
 mod packet;
 mod plan;
 mod status;
-mod target;
-mod token;
-mod zone;
+pub mod target;
+pub mod token;
+pub mod zone;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! `hongbao token issue`: session tokens, for trying things out and for load tests. A product's own
 //! login service issues them with the same key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -9,6 +9,7 @@ use ticket::id::UserId;
 use ticket::sign::SigningKey;
 use world::Clock;
 use world::clock::SystemClock;
+use world::disk::RealDisk;
 
 use crate::dev::layout::DevDir;
 use crate::failure::{Context, Exit, Failure};
@@ -55,8 +56,6 @@ pub fn run(command: TokenCommand, format: Format) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the file cannot be read or holds something else.
-pub fn session_key(file: &std::path::Path) -> Result<SigningKey, Failure> {
-    let doing = || format!("reading {}", file.display());
-    let text = std::fs::read_to_string(file).context(Exit::Denied, doing())?;
-    SigningKey::from_hex(text.trim()).context(Exit::Usage, doing())
+pub fn session_key(file: &Path) -> Result<SigningKey, Failure> {
+    SigningKey::load(&RealDisk, file).context(Exit::Denied, "reading the session key")
 }

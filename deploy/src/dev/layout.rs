@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
+use ticket::sign::SigningKey;
 use world::disk::{Disk, RealDisk};
 use world::{NodeId, rng};
 
@@ -222,16 +223,16 @@ impl DevDir {
     fn write_secrets(&self) -> Result<(), Failure> {
         let folder = self.dir.join("secrets");
         fs::create_dir_all(&folder).context(Exit::Error, "making the secrets folder")?;
-        let session = rng::secret_bytes().context(Exit::Error, "making the session key")?;
+        let session = SigningKey::generate().context(Exit::Error, "making the session key")?;
+        session.publish(&self.session_key_file()).context(Exit::Error, "writing the session key")?;
         let admin = rng::secret_bytes().context(Exit::Error, "making the admin token")?;
-        write_secret(&folder.join("session.key"), &hex(&session))?;
         write_secret(&folder.join("admin.token"), &hex(&admin))
     }
 
     fn session_public_key(&self) -> Result<String, Failure> {
-        let text = fs::read_to_string(self.session_key_file()).context(Exit::Error, "reading the session key")?;
-        let key = ticket::sign::SigningKey::from_hex(text.trim()).context(Exit::Error, "reading the session key")?;
-        Ok(key.verifying_key().to_hex())
+        let key = SigningKey::load(&RealDisk, &self.session_key_file());
+        let key = key.context(Exit::Error, "reading the session key")?;
+        Ok(key.verifying_key().to_text())
     }
 }
 
