@@ -1,1 +1,185 @@
-//! Shared helpers of the integration tests.
+//! What the integration tests share: the program under test, run as users run it, and dev clusters
+//! that end with the test.
+//!
+//! Invariant: only processes a test started are ended, and every started cluster is ended even when
+//! the test panics.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// What a run of the program answered.
+pub struct Ran {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Ran {
+    fn of(output: &Output) -> Ran {
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Standard output as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        match serde_json::from_str(&self.out) {
+            Ok(value) => value,
+            Err(error) => panic!("not JSON ({error}), exit {}:\n{}\n{}", self.code, self.out, self.err),
+        }
+    }
+
+    /// Insists on an exit code.
+    ///
+    /// # Panics
+    /// When it is another.
+    #[must_use]
+    pub fn expect(self, code: i32) -> Ran {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+}
+
+/// The program, as `make test` builds it before the tests run.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    let profile = test.parent().and_then(Path::parent).expect("a test lies in target/<profile>/deps");
+    let program = profile.join("hongbao");
+    assert!(program.exists(), "{} is missing: run the tests with `make test`", program.display());
+    program
+}
+
+/// Runs `hongbao` with these words.
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn hongbao(words: &[&str]) -> Ran {
+    run(Command::new(program()).args(words))
+}
+
+/// Runs any command.
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn run(command: &mut Command) -> Ran {
+    Ran::of(&command.stdin(Stdio::null()).output().expect("the command starts"))
+}
+
+/// The sample event's folder.
+#[must_use]
+pub fn sample_event() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/spring")
+}
+
+/// A dev cluster in a temporary directory.
+pub struct DevCluster {
+    dir: tempfile::TempDir,
+    /// What `dev up` printed.
+    pub status: Value,
+}
+
+impl DevCluster {
+    /// Starts three zones on free ports.
+    ///
+    /// # Panics
+    /// When they do not serve.
+    #[must_use]
+    pub fn up() -> DevCluster {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let port = free_base_port().to_string();
+        let words = ["dev", "up", "--dir", path(dir.path()), "--base-port", &port, "-o", "json"];
+        let status = hongbao(&words).expect(0).json();
+        DevCluster { dir, status }
+    }
+
+    /// Its directory, as text.
+    #[must_use]
+    pub fn dir(&self) -> &str {
+        path(self.dir.path())
+    }
+
+    /// Starts what does not run.
+    ///
+    /// # Panics
+    /// When it does not serve.
+    pub fn up_again(&mut self) {
+        self.status = hongbao(&["dev", "up", "--dir", self.dir(), "-o", "json"]).expect(0).json();
+    }
+
+    /// A field of a node, like `etcd` of `a1`.
+    ///
+    /// # Panics
+    /// When there is no such node or field.
+    #[must_use]
+    pub fn field(&self, node: &str, field: &str) -> String {
+        let nodes = self.status["nodes"].as_array().expect("nodes");
+        let found = nodes.iter().find(|n| n["id"] == node).expect("the node");
+        match &found[field] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Ends a node as a power cut would.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&self, node: &str) {
+        let pid = self.field(node, "pid");
+        let ran = run(Command::new("kill").args(["-KILL", &pid]));
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+}
+
+impl Drop for DevCluster {
+    fn drop(&mut self) {
+        let ran = hongbao(&["dev", "down", "--dir", self.dir()]);
+        if ran.code != 0 {
+            eprintln!("the cluster did not stop: {}", ran.err);
+        }
+    }
+}
+
+/// A path as text.
+///
+/// # Panics
+/// When it is not UTF-8.
+#[must_use]
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are UTF-8")
+}
+
+/// The first of 30 ports nobody listens on.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn free_base_port() -> u16 {
+    // Below the range from which the system takes ports for outgoing connections.
+    let start = 10_000 + (u16::try_from(std::process::id() % 600).expect("small")) * 30;
+    let candidates = (0..600u16).map(|step| 10_000 + (start - 10_000 + step * 30) % 18_000);
+    for base in candidates {
+        if (base..base + 30).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return base;
+        }
+    }
+    panic!("no 30 free ports in a row");
+}

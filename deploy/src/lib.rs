@@ -1,1 +1,16 @@
-//! Skeleton.
+//! The `hongbao` program: node assembly, clusters on one machine, distribution, failover, the
+//! command line and the demo.
+//!
+//! Invariant: nothing here decides about money or ownership on its own; it assembles the crates that
+//! do and hands them the real clock, chance, disk and network.
+
+mod config;
+mod dev;
+mod distribute;
+mod failover;
+mod failure;
+mod http;
+mod output;
+mod store;
+mod serve;
+mod cli;

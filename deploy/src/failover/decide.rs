@@ -231,3 +231,7 @@ fn freeze(view: &View<'_>, zone: ZoneId, record: &ZoneRecord, slots: &[SlotWindo
     }
     frozen
 }
+
+#[cfg(test)]
+#[path = "decide_test.rs"]
+mod decide_test;
