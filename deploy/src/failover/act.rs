@@ -148,7 +148,12 @@ async fn ask_nodes(admin: &Admin) -> BTreeMap<NodeId, NodeView> {
         let ask = admin_call::<NodeReport>(&mut client, Method::GET, "/v1/status", Bytes::new(), ASK_WITHIN);
         let view = match tokio::time::timeout(ASK_WITHIN, ask).await {
             Ok(Ok(report)) => view_of(&report),
-            Ok(Err(_)) | Err(_) => NodeView::default(),
+            // It does not serve, whatever it said before; only what it had issued is remembered.
+            Ok(Err(_)) | Err(_) => NodeView {
+                serving: false,
+                verified: Vec::new(),
+                issued: admin.observer.last_heard(node.id).map(|report| view_of(&report).issued).unwrap_or_default(),
+            },
         };
         (node.id, view)
     });

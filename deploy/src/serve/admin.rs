@@ -19,6 +19,7 @@ use world::{Clock, NodeId, ZoneId};
 
 use super::api::{BuildReport, EventReport, NodeReport, ZoneOutcome, ZoneRequest, ZonesReport};
 use super::event;
+use super::observer::Observer;
 use crate::config::Cluster;
 use crate::failover::act;
 use crate::failure::{Exit, Failure};
@@ -43,6 +44,8 @@ pub struct Admin {
     pub kv: Arc<dyn Kv>,
     /// This node's files.
     pub store: Arc<TicketStore>,
+    /// What the other nodes last said.
+    pub observer: Arc<Observer>,
     /// What operators must present; `None` lets everybody in.
     pub token: Option<String>,
     /// Says how this node is.
