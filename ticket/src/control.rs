@@ -61,12 +61,14 @@ pub fn freeze_key(slot: SlotNo, file: FileNo) -> String {
     format!("{FREEZE_PREFIX}{:05}/{:010}", slot.0, file.0)
 }
 
-/// Reads (slot, file) back from a claim's or freeze's key.
+/// Reads (slot, file) back from a claim's or freeze's key; `None` for any text but the canonical one.
 #[must_use]
 pub fn parse_file_key(key: &str) -> Option<(SlotNo, FileNo)> {
     let rest = key.strip_prefix(CLAIM_PREFIX).or_else(|| key.strip_prefix(FREEZE_PREFIX))?;
     let (slot, file) = rest.split_once('/')?;
-    Some((SlotNo(slot.parse().ok()?), FileNo(file.parse().ok()?)))
+    let (slot, file) = (SlotNo(slot.parse().ok()?), FileNo(file.parse().ok()?));
+    let canonical = [claim_key(slot, file), freeze_key(slot, file)].iter().any(|own| own == key);
+    canonical.then_some((slot, file))
 }
 
 /// Whether packets may still be opened.
@@ -216,6 +218,7 @@ pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Control
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn keys_sort_by_slot_and_file_and_read_back() {
@@ -231,5 +234,39 @@ mod tests {
         let record = BootRecord { format: 2, boot_epoch: 1, incarnation: String::new() };
         let error = decode::<BootRecord>("k", &encode(&record)).expect_err("format 2");
         assert!(error.to_string().contains("format is 2"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_with_the_key() {
+        for bytes in [&b""[..], b"{}", b"[]", b"\xff", br#"{"format":1}"#] {
+            let error = decode::<BootRecord>("hongbao/boot/a1", bytes).expect_err("no record");
+            assert!(error.to_string().contains("hongbao/boot/a1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_canonical_names_no_file() {
+        for key in [
+            "hongbao/claim/3/17",
+            "hongbao/claim/+0003/0000000017",
+            "hongbao/claim/00003/+000000017",
+            "hongbao/claim/00003/0000000017/",
+            "hongbao/claim/70000/0000000017",
+            "hongbao/zone/a",
+            "",
+        ] {
+            assert_eq!(parse_file_key(key), None, "{key:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_file_key_reads_back_and_sorts(slot: u16, file: u32, other: u32) {
+            let (slot, file, other) = (SlotNo(slot), FileNo(file), FileNo(other));
+            prop_assert_eq!(parse_file_key(&claim_key(slot, file)), Some((slot, file)));
+            prop_assert_eq!(parse_file_key(&freeze_key(slot, file)), Some((slot, file)));
+            prop_assert_eq!(claim_key(slot, file).cmp(&claim_key(slot, other)), file.cmp(&other));
+            prop_assert_ne!(claim_key(slot, file), freeze_key(slot, file));
+        }
     }
 }

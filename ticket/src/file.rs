@@ -445,3 +445,6 @@ fn check_digests(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -211,6 +211,7 @@ text_form!(BuildId);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn packet_ids_read_back_in_both_forms() {
@@ -231,6 +232,42 @@ mod tests {
             "+a1b2c3d-12-00000000002a",
         ] {
             assert!(text.parse::<PacketId>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn only_the_canonical_text_is_a_build_id() {
+        let build = BuildId([0xab; 16]);
+        assert_eq!(build.to_string().parse(), Ok(build));
+        for text in ["", "ab", &"AB".repeat(16), &"ab".repeat(17), "+babababababababababababababababa"] {
+            assert!(text.parse::<BuildId>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn events_with_different_ids_have_different_tags() {
+        assert_ne!(EventTag::of("spring-2016"), EventTag::of("spring-2017"));
+        let tag = EventTag::of("spring-2016");
+        assert_eq!(EventTag::from_bytes(tag.to_bytes()), tag);
+    }
+
+    proptest! {
+        #[test]
+        fn every_packet_id_reads_back_and_sorts_like_its_bytes(
+            build_tag: [u8; 4], batch: u16, serial in 0..=SERIAL_MAX, other in 0..=SERIAL_MAX,
+        ) {
+            let id = PacketId { build_tag, batch: BatchId(batch), serial };
+            prop_assert_eq!(PacketId::from_bytes(id.to_bytes()), id);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+            let other = PacketId { serial: other, ..id };
+            prop_assert_eq!(id.cmp(&other), id.to_bytes().cmp(&other.to_bytes()));
+        }
+
+        #[test]
+        fn every_build_id_reads_back(bytes: [u8; 16]) {
+            let build = BuildId(bytes);
+            prop_assert_eq!(build.to_string().parse(), Ok(build));
+            prop_assert_eq!(&build.tag()[..], &bytes[..4]);
         }
     }
 }

@@ -273,11 +273,16 @@ impl KeyList {
     /// # Errors
     /// [`KeyListError`].
     pub fn decode(bytes: &[u8]) -> Result<KeyList, KeyListError> {
-        let list: KeyList = serde_json::from_slice(bytes)?;
-        if list.format != KEY_LIST_FORMAT {
-            return Err(KeyListError::Format(list.format));
+        // The format first: another one may well have other fields.
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
         }
-        Ok(list)
+        let head: Head = serde_json::from_slice(bytes)?;
+        if head.format != KEY_LIST_FORMAT {
+            return Err(KeyListError::Format(head.format));
+        }
+        Ok(serde_json::from_slice(bytes)?)
     }
 }
 
@@ -287,3 +292,6 @@ impl Default for KeyList {
         KeyList::none()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -421,3 +421,6 @@ impl Manifest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,3 +122,6 @@ impl OpenKeyring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,3 +147,82 @@ impl Opening {
         opening.validate()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{BatchId, BuildId, SERIAL_MAX};
+    use proptest::prelude::*;
+
+    fn opening(record: [u8; RECORD_LEN], build: [u8; 16], amount: u64, rest: [u64; 3]) -> Opening {
+        let record = Record(record);
+        Opening {
+            packet: record.packet_id(BuildId(build)),
+            user: UserId(rest[0]),
+            amount: Fen::new(amount),
+            slot: SlotNo((rest[1] >> 48) as u16),
+            file: FileNo((rest[1] & 0xffff_ffff) as u32),
+            index: (rest[2] >> 32) as u32,
+            key: record.key_id(),
+            record,
+            issued_ms: UnixMs(rest[1]),
+            opened_ms: UnixMs(rest[2]),
+            node: "b2".parse().expect("a node"),
+        }
+    }
+
+    fn sample() -> Opening {
+        opening([0x3c; RECORD_LEN], [0x7e; 16], 1_234, [42, 1_454_850_000_000, 1_454_850_001_000])
+    }
+
+    #[test]
+    fn what_encode_would_not_write_is_refused() {
+        let bytes = sample().encode();
+        for len in (0..OPENING_LEN).chain([OPENING_LEN + 1]) {
+            let mut other = bytes.to_vec();
+            other.resize(len, 0);
+            assert_eq!(Opening::decode(&other), Err(OpeningError::Length(len)));
+        }
+        let check = |at: usize, value: &[u8], expected: OpeningError| {
+            let mut other = bytes;
+            other[at..at + value.len()].copy_from_slice(value);
+            assert_eq!(Opening::decode(&other), Err(expected), "byte {at}");
+        };
+        check(0, &[0, 2], OpeningError::Format(2));
+        check(22, &[0; 8], OpeningError::Amount(Fen::ZERO));
+        check(26, &[1, 0, 0, 0], OpeningError::Amount(Fen::new(1 << 24)));
+        check(84, &[0, 0], OpeningError::Node);
+        check(6, &[0], OpeningError::Record);
+        check(13, &[0], OpeningError::Record);
+        check(40, &[0], OpeningError::Record);
+        check(42, &[0], OpeningError::Record);
+    }
+
+    #[test]
+    #[should_panic(expected = "contradicts itself")]
+    fn an_opening_that_contradicts_its_record_is_not_written() {
+        let mut opening = sample();
+        opening.packet.batch = BatchId(opening.packet.batch.0 ^ 1);
+        let _ = opening.encode();
+    }
+
+    proptest! {
+        #[test]
+        fn every_opening_reads_back(
+            record: [u8; RECORD_LEN], build: [u8; 16], amount in 1..=AMOUNT_FEN_MAX, rest: [u64; 3],
+        ) {
+            let opening = opening(record, build, amount, rest);
+            prop_assert!(opening.packet.serial <= SERIAL_MAX);
+            prop_assert_eq!(Opening::decode(&opening.encode()), Ok(opening));
+        }
+
+        #[test]
+        fn what_reads_writes_the_same_bytes(bytes in proptest::collection::vec(any::<u8>(), OPENING_LEN)) {
+            let mut bytes = bytes;
+            bytes[..2].copy_from_slice(&OPENING_FORMAT.to_be_bytes());
+            if let Ok(opening) = Opening::decode(&bytes) {
+                prop_assert_eq!(opening.encode().to_vec(), bytes);
+            }
+        }
+    }
+}

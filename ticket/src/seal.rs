@@ -235,3 +235,6 @@ fn decode_issue(bytes: &[u8; SECRET_LEN]) -> Issue {
         issued_ms: UnixMs(u64::from_be_bytes(bytes[36..].try_into().expect("eight bytes"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,3 +240,6 @@ macro_rules! text_form {
 }
 text_form!(VerifyingKey);
 text_form!(Signature);
+
+#[cfg(test)]
+mod tests;

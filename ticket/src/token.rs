@@ -79,3 +79,76 @@ pub fn verify(key: &VerifyingKey, token: &str, now: UnixMs) -> Result<UserId, To
     }
     Ok(user)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key() -> SigningKey {
+        SigningKey::from_bytes([5; 32])
+    }
+
+    fn check(token: &str, now: u64) -> Result<UserId, TokenError> {
+        verify(&key().verifying_key(), token, UnixMs(now))
+    }
+
+    #[test]
+    fn a_token_names_its_user_until_it_expires() {
+        let token = issue(&key(), UserId(42), UnixMs(1_000));
+        assert_eq!(check(&token, 0), Ok(UserId(42)));
+        assert_eq!(check(&token, 999), Ok(UserId(42)));
+        assert_eq!(check(&token, 1_000), Err(TokenError::Expired));
+        let other = SigningKey::from_bytes([6; 32]);
+        assert_eq!(verify(&other.verifying_key(), &token, UnixMs(0)), Err(TokenError::BadSignature));
+    }
+
+    #[test]
+    fn a_token_altered_in_any_character_is_refused() {
+        let token = issue(&key(), UserId(42), UnixMs(1_000));
+        for at in 0..token.len() {
+            for other in ["A", "b", "_", "=", "+", "é"] {
+                let mut altered = token.clone();
+                altered.replace_range(at..=at, other);
+                let refused = altered == token || check(&altered, 0).is_err();
+                assert!(refused, "character {at} may be {other}");
+            }
+        }
+        for text in ["", "x", &token[1..], &format!("{token}A"), &format!("{token}=")] {
+            assert_eq!(check(text, 0), Err(TokenError::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_forged_expiry_is_found_before_the_expiry_is_looked_at() {
+        let token = issue(&key(), UserId(42), UnixMs(1_000));
+        let mut bytes = URL_SAFE_NO_PAD.decode(&token).expect("base64");
+        bytes[16] ^= 1;
+        assert_eq!(check(&URL_SAFE_NO_PAD.encode(&bytes), 5_000), Err(TokenError::BadSignature));
+        bytes[0] = 2;
+        assert_eq!(check(&URL_SAFE_NO_PAD.encode(&bytes), 5_000), Err(TokenError::Version(2)));
+    }
+
+    #[test]
+    fn a_signature_made_for_something_else_makes_no_token() {
+        let mut bytes = URL_SAFE_NO_PAD.decode(issue(&key(), UserId(1), UnixMs(9))).expect("base64");
+        let claim = bytes[..CLAIM_LEN].to_vec();
+        bytes[CLAIM_LEN..].copy_from_slice(key().sign("hongbao/roster", &claim).as_bytes());
+        assert_eq!(check(&URL_SAFE_NO_PAD.encode(&bytes), 0), Err(TokenError::BadSignature));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn every_token_reads_back(user: u64, expires in 1u64..) {
+            let token = issue(&key(), UserId(user), UnixMs(expires));
+            prop_assert_eq!(check(&token, expires - 1), Ok(UserId(user)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,120}") {
+            prop_assert!(check(&text, 0).is_err());
+        }
+    }
+}
