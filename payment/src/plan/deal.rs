@@ -125,7 +125,7 @@ fn over_slots(batch: &Batch, place: u32, shares: &[u32], seeds: &Seeds) -> Vec<S
         let (total_fen, tiers) = match &batch.split {
             Split::Tiers(faces) => {
                 let mut drawn = Vec::new();
-                lot::deal_any(&mut rng, &tiers_left, count, &mut drawn);
+                lot::deal(&mut rng, &tiers_left, count, &mut drawn);
                 tiers_left.iter_mut().zip(&drawn).for_each(|(left, taken)| *left -= taken);
                 (faces.iter().zip(&drawn).map(|(tier, taken)| tier.face.get() * taken).sum(), drawn)
             }
@@ -204,7 +204,7 @@ fn fill(rng: &mut world::rng::Stream, files: &mut [FilePlan], counts: Vec<Share>
             let room: u64 = left.iter().map(|file| u64::from(file.count)).sum();
             let here: Vec<u64> = counts.iter().map(|(_, count)| *count).collect();
             let mut drawn = Vec::new();
-            lot::deal_any(rng, &here, room, &mut drawn);
+            lot::deal(rng, &here, room, &mut drawn);
             let part = |drawn: Vec<u64>| -> Vec<Share> {
                 let parts = counts.iter().zip(drawn).map(|((batch, _), taken)| (*batch, taken));
                 parts.filter(|(_, taken)| *taken > 0).collect()
@@ -278,7 +278,7 @@ fn deal_tiers(
     let mut left = tiers.to_vec();
     let mut drawn = Vec::new();
     let cells = counts.iter().map(|count| {
-        lot::deal_any(rng, &left, u64::from(*count), &mut drawn);
+        lot::deal(rng, &left, u64::from(*count), &mut drawn);
         left.iter_mut().zip(&drawn).for_each(|(left, taken)| *left -= taken);
         let money = faces.iter().zip(&drawn).map(|(tier, taken)| tier.face.get() * taken).sum();
         let narrow = |taken: &u64| u32::try_from(*taken).expect("at most the file's records");

@@ -5,6 +5,7 @@
 //! Not here: bounds that a budget or script sets itself.
 
 use ticket::id::SERIAL_MAX;
+pub use ticket::limits::AMOUNT_FEN_MAX;
 
 /// Batches of one event: `batch_id` is 16 bits wide.
 pub const BATCH_COUNT_MAX: usize = 1 << 16;
@@ -12,8 +13,6 @@ pub const BATCH_COUNT_MAX: usize = 1 << 16;
 pub const SLOT_COUNT_MAX: usize = 4096;
 /// Packets of one event: each needs its own 48-bit serial.
 pub const PACKETS_MAX: u64 = SERIAL_MAX + 1;
-/// Money of one packet: the record has 24 bits for fen.
-pub const AMOUNT_FEN_MAX: u64 = (1 << 24) - 1;
 /// Money of one event: what every JSON reader still holds exactly.
 pub const TOTAL_FEN_MAX: u64 = (1 << 53) - 1;
 /// Data keys of one build: key ids are 16 bits wide and begin at 1.
@@ -27,8 +26,6 @@ pub const FILE_RECORDS_DEFAULT: u32 = 65_536;
 pub const FILE_RECORDS_MAX: u32 = 1 << 22;
 /// Files a node has per slot at least, so that a lost zone's files go to both other zones.
 pub const FILES_PER_NODE_MIN: u64 = 2;
-/// Above this many records the dealer splits counts proportionally instead of by lot.
-pub const LOT_RECORDS_MAX: u64 = 1 << 24;
 /// Length of names and accounts.
 pub const NAME_BYTES_MAX: usize = 200;
 /// Length of ids.
@@ -41,7 +38,7 @@ pub const NODES_PER_ZONE_MAX: u8 = world::place::NODE_NUMBER_MAX;
 pub const INSTANT_CHUNK_MAX: u64 = 8 << 20;
 
 const _: () = assert!(FILE_RECORDS_DEFAULT <= FILE_RECORDS_MAX);
-const _: () = assert!((FILE_RECORDS_MAX as u64) <= LOT_RECORDS_MAX);
+const _: () = assert!(FILE_RECORDS_MAX <= ticket::limits::FILE_RECORDS_MAX);
 const _: () = assert!(AMOUNT_FEN_MAX * (FILE_RECORDS_MAX as u64) <= TOTAL_FEN_MAX);
 const _: () = assert!(SLOT_COUNT_MAX * BATCH_COUNT_MAX <= u32::MAX as usize);
 const _: () = assert!(SLOT_COUNT_MAX <= u16::MAX as usize);

@@ -8,19 +8,20 @@
 //!   w(k+1) / w(k) = (K-k)(n-k) / ((k+1)(N-K-n+k+1))
 //! ```
 //! are summed until they no longer count, and the drawn point is then searched in the same order.
-//! The cost is a few standard deviations; no logarithm or factorial is needed, so results are
-//! the same on every machine.
+//! The cost is some twenty standard deviations (a thousand steps for a million packets, a million
+//! for 10^12); no logarithm or factorial is needed, so results are the same on every machine.
 //!
 //! Invariant: a draw lies in the support, whatever rounding did: counts never go below zero or
-//! above what is there. Probabilities are exact but for float rounding (below 1e-12).
+//! above what is there. Probabilities are exact but for float rounding, which grows with the number
+//! of steps: below 1e-12 for a million packets, below 1e-8 at the limit.
 //!
-//! Not here: urns above [`LOT_RECORDS_MAX`]; the dealer splits those proportionally first.
+//! Not here: splitting in proportion. It would be cheaper for large urns, but would send a sponsor's
+//! few packets always to the same files.
 
 use world::rng::Stream;
 
 use super::chance::unit;
-use super::limits::LOT_RECORDS_MAX;
-use super::spread::by_remainder;
+use super::limits::PACKETS_MAX;
 
 /// A weight this far below that of the mode no longer counts.
 const NEGLIGIBLE: f64 = 1.0 / (1u64 << 60) as f64;
@@ -95,7 +96,7 @@ impl Urn {
 
 /// How many of `draws` balls are among the `successes` special ones of an urn of `population`.
 pub(crate) fn draw(rng: &mut Stream, population: u64, successes: u64, draws: u64) -> u64 {
-    assert!(population <= LOT_RECORDS_MAX, "an urn of {population} balls must be split first");
+    assert!(population <= PACKETS_MAX, "an urn of {population} balls");
     assert!(successes <= population && draws <= population, "{successes} or {draws} of {population}");
     let urn = Urn { population, successes, draws };
     let (least, most) = (urn.least(), urn.most());
@@ -132,19 +133,6 @@ pub(crate) fn deal(rng: &mut Stream, counts: &[u64], draws: u64, drawn: &mut Vec
         left -= taken;
     }
     assert!(left == 0, "{left} balls were not dealt");
-}
-
-/// [`deal`] for an urn of any size: one too large for lots is split in proportion.
-pub(crate) fn deal_any(rng: &mut Stream, counts: &[u64], draws: u64, drawn: &mut Vec<u64>) {
-    let population: u64 = counts.iter().sum();
-    assert!(draws <= population, "{draws} draws from {population} balls");
-    if population <= LOT_RECORDS_MAX {
-        deal(rng, counts, draws, drawn);
-        return;
-    }
-    // Proportion rounded up is at most the count itself, so nothing is taken that is not there.
-    *drawn = by_remainder(draws, counts);
-    assert!(drawn.iter().zip(counts).all(|(taken, count)| taken <= count), "more than there is");
 }
 
 #[cfg(test)]
@@ -195,18 +183,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn large_urns_have_the_right_mean_and_variance() {
-        let (population, successes, draws) = (LOT_RECORDS_MAX, LOT_RECORDS_MAX / 3, LOT_RECORDS_MAX / 2);
-        let mut rng = Seed::from_number(12).stream(0);
-        let trials = 2000;
+    /// Compares mean and variance with the formulas.
+    fn check_moments(population: u64, trials: u32, tolerance: f64) {
+        let (successes, draws) = (population / 3, population / 2);
+        let mut rng = Seed::from_number(12).stream(population);
         let drawn: Vec<f64> = (0..trials).map(|_| draw(&mut rng, population, successes, draws) as f64).collect();
         let mean = drawn.iter().sum::<f64>() / f64::from(trials);
         let variance = drawn.iter().map(|k| (k - mean).powi(2)).sum::<f64>() / f64::from(trials);
         let (n, k, d) = (population as f64, successes as f64, draws as f64);
         let (true_mean, true_variance) = (d * k / n, d * (k / n) * (1.0 - k / n) * (n - d) / (n - 1.0));
-        assert!((mean - true_mean).abs() < 5.0 * (true_variance / f64::from(trials)).sqrt(), "{mean}");
-        assert!((variance / true_variance - 1.0).abs() < 0.16, "{variance} {true_variance}");
+        let error = (true_variance / f64::from(trials)).sqrt();
+        assert!((mean - true_mean).abs() < 5.0 * error, "{population}: mean {mean}, not {true_mean}");
+        assert!((variance / true_variance - 1.0).abs() < tolerance, "{population}: {variance}, not {true_variance}");
+    }
+
+    #[test]
+    fn large_urns_have_the_right_mean_and_variance() {
+        check_moments(1 << 20, 2000, 0.16);
+        check_moments(1 << 34, 60, 0.9);
     }
 
     proptest! {

@@ -178,9 +178,9 @@ fn table<'a>(
     Some(Section::new(format!("[{key}]"), source, table, value.span().start))
 }
 
-fn event(
-    top: &mut Section<'_>,
-    source: &Source,
+fn event<'a>(
+    top: &mut Section<'a>,
+    source: &'a Source,
     script: &mut Script,
     findings: &mut Findings,
 ) -> Option<Calendar> {
@@ -211,7 +211,7 @@ fn event(
     calendar
 }
 
-fn seal_and_instant(top: &mut Section<'_>, source: &Source, script: &mut Script, findings: &mut Findings) {
+fn seal_and_instant<'a>(top: &mut Section<'a>, source: &'a Source, script: &mut Script, findings: &mut Findings) {
     if let Some(mut section) = table(top, source, "seal", Need::Required, findings) {
         if let Some(budget) = section.money("key_budget_yuan", findings) {
             if budget.value.get() == 0 || budget.value.get() > TOTAL_FEN_MAX {
