@@ -187,6 +187,57 @@ pub fn publish_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
+/// A directory that is being filled beside the place where it will stand: whole or not at all,
+/// like a published file. Dropped before [`PartialDir::publish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct PartialDir {
+    partial: PathBuf,
+    path: PathBuf,
+}
+
+impl PartialDir {
+    /// Begins a directory that will stand at `path`. What an earlier run left half-filled there
+    /// is removed first.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when something stands at `path`; whatever the disk says.
+    pub fn create(path: &Path) -> io::Result<PartialDir> {
+        if path.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let partial = partial_of(path);
+        if partial.symlink_metadata().is_ok() {
+            fs::remove_dir_all(&partial)?;
+        }
+        fs::create_dir_all(parent_of(path))?;
+        fs::create_dir(&partial)?;
+        Ok(PartialDir { partial, path: path.to_owned() })
+    }
+
+    /// Where to put the files until then. Every directory made below must be synced by its maker.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Makes it stand at its place, durably.
+    ///
+    /// # Errors
+    /// Whatever the disk says; nothing then stands at the path.
+    pub fn publish(self) -> io::Result<()> {
+        sync_dir(&self.partial)?;
+        fs::rename(&self.partial, &self.path)?;
+        sync_dir(parent_of(&self.path))
+    }
+}
+
+impl Drop for PartialDir {
+    fn drop(&mut self) {
+        // Best effort, as for files; after `publish` nothing stands there any more.
+        let _ = fs::remove_dir_all(&self.partial);
+    }
+}
+
 /// Makes the names in a directory durable.
 ///
 /// # Errors
@@ -247,6 +298,25 @@ mod tests {
         let mode = fs::metadata(&path).expect("metadata").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(RealDisk.read(&path).expect("read"), b"secret");
+    }
+
+    #[test]
+    fn a_directory_is_published_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("made");
+        let abandoned = PartialDir::create(&path).expect("begin");
+        fs::write(abandoned.path().join("file"), b"half").expect("write");
+        drop(abandoned);
+        assert_eq!(RealDisk.list(dir.path()).expect("list"), Vec::<String>::new());
+
+        fs::create_dir(dir.path().join("made.partial")).expect("a crash left this");
+        let filled = PartialDir::create(&path).expect("begin again");
+        fs::write(filled.path().join("file"), b"whole").expect("write");
+        filled.publish().expect("publish");
+        assert_eq!(RealDisk.list(dir.path()).expect("list"), vec!["made"]);
+        let error = PartialDir::create(&path).expect_err("it stands");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(RealDisk.read(&path.join("file")).expect("read"), b"whole");
     }
 
     #[test]

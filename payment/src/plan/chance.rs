@@ -117,5 +117,5 @@ mod tests {
         assert_eq!(drawn, GOLDEN, "a change here makes every audit of an old build fail");
     }
 
-    const GOLDEN: (u32, u64, u64) = (0, 0, 0);
+    const GOLDEN: (u32, u64, u64) = (27, 4603878545580628243, 4604111727505736949);
 }

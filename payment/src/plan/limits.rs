@@ -26,6 +26,10 @@ pub const FILE_RECORDS_DEFAULT: u32 = 65_536;
 pub const FILE_RECORDS_MAX: u32 = 1 << 22;
 /// Files a node has per slot at least, so that a lost zone's files go to both other zones.
 pub const FILES_PER_NODE_MIN: u64 = 2;
+/// How long after its slot a packet may be opened unless the script says otherwise: a day.
+pub const OPEN_GRACE_MINUTES: u64 = 24 * 60;
+/// How long after its slot a packet may be opened at most: a quarter of a year.
+pub const OPEN_GRACE_MINUTES_MAX: u64 = 90 * 24 * 60;
 /// Length of names and accounts.
 pub const NAME_BYTES_MAX: usize = 200;
 /// Length of ids.

@@ -15,27 +15,41 @@
 //!
 //! Not here: distribution of the files (deploy), issuing (access), opening and settling.
 
-mod amount;
-mod batch_rules;
-mod budget;
-mod chance;
-mod deal;
-mod error;
-mod inputs;
-mod keys;
-mod layout;
 pub mod limits;
-mod lot;
-mod moment;
-mod script;
-mod section;
-mod seeds;
-mod serial;
+mod error;
 mod source;
+mod budget;
+mod batch_rules;
+mod moment;
+mod section;
+mod script;
+mod inputs;
+mod chance;
+mod lot;
 mod spread;
+mod seeds;
+mod layout;
+mod deal;
+mod keys;
+mod amount;
+mod serial;
+mod press;
+pub mod instant;
+mod collect;
+mod build;
+mod faults;
+mod audit;
+mod verify;
+mod show;
 
+pub use build::{BuildOptions, BuildSummary, Watch, build};
 pub use budget::{Batch, Budget, Split, Tier};
 pub use error::{BuildError, CheckError, PlanError, PlanErrors, VerifyError};
 pub use inputs::{CheckSummary, Plan, check, load, parse};
 pub use layout::Layout;
 pub use script::{Event, Page, Scheme, Script, Slot};
+pub use show::{BatchRow, Shown, SlotRow, Sum, load_manifest, show};
+pub use verify::{VerifyOptions, VerifySummary, verify};
+
+#[cfg(test)]
+mod tests;

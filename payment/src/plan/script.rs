@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use world::UnixMs;
 
-use super::limits::{SLOT_COUNT_MAX, TOTAL_FEN_MAX};
+use super::limits::{OPEN_GRACE_MINUTES, OPEN_GRACE_MINUTES_MAX, SLOT_COUNT_MAX, TOTAL_FEN_MAX};
 use super::moment::Calendar;
 use super::section::{At, Need, Section, article};
 use super::source::{Findings, Source};
@@ -35,6 +35,8 @@ pub struct Event {
     pub claims_per_user: u32,
     /// Packets one user may have of one sponsor, if limited.
     pub claims_per_user_per_merchant: Option<u32>,
+    /// A packet may be opened until this long after its slot ended.
+    pub open_grace_ms: u64,
 }
 
 /// A time window.
@@ -191,6 +193,7 @@ fn event<'a>(
     let most = u64::from(u32::MAX);
     let claims = section.number("claims_per_user", Need::Required, 1..=most, findings);
     let per_merchant = section.number("claims_per_user_per_merchant", Need::Optional, 1..=most, findings);
+    let grace = section.number("open_grace_minutes", Need::Optional, 1..=OPEN_GRACE_MINUTES_MAX, findings);
     let narrow = |claims: At<u64>| u32::try_from(claims.value).expect("the bounds above are those of u32");
     let calendar = timezone.as_ref().and_then(|zone| {
         let calendar = Calendar::new(&zone.value);
@@ -207,6 +210,7 @@ fn event<'a>(
         timezone: timezone.map(|zone| zone.value).unwrap_or_default(),
         claims_per_user: claims.map(narrow).unwrap_or_default(),
         claims_per_user_per_merchant: per_merchant.map(narrow),
+        open_grace_ms: grace.map_or(OPEN_GRACE_MINUTES, |grace| grace.value) * 60_000,
     };
     calendar
 }
