@@ -97,7 +97,12 @@ impl Multiset {
 
 impl<'a> Audit<'a> {
     /// Begins an audit of the build that `manifest` describes against `plan`.
-    pub fn new(manifest: &'a Manifest, plan: &'a Plan, secret: &BuildSecret, faults: &'a Faults) -> Audit<'a> {
+    pub fn new(
+        manifest: &'a Manifest,
+        plan: &'a Plan,
+        secret: &BuildSecret,
+        faults: &'a Faults,
+    ) -> Audit<'a> {
         let mut next = 0u64;
         let mut first = |count: u32| {
             let first = next;
@@ -205,7 +210,10 @@ impl<'a> Audit<'a> {
             return Some(format!("packet {id} is a {} packet, its batch is {}", flags.kind(), batch.kind));
         }
         if *amount < batch.min || *amount > batch.max {
-            return Some(format!("packet {id} holds {amount} yuan, allowed are {} to {}", batch.min, batch.max));
+            return Some(format!(
+                "packet {id} holds {amount} yuan, allowed are {} to {}",
+                batch.min, batch.max
+            ));
         }
         if flags.instant() != (*amount >= self.manifest.instant.min_fen) {
             return Some(format!("packet {id} of {amount} yuan is marked wrongly for instant credit"));
@@ -231,7 +239,11 @@ impl<'a> Audit<'a> {
             let sum = (u64::from(planned.count), planned.amount_fen.get());
             self.faults.ensure(found.sum == sum, || {
                 let (no, batch) = (file.entry.no, planned.batch);
-                format!("file {no} holds {} of batch {batch}, the manifest says {}", shown(found.sum), shown(sum))
+                format!(
+                    "file {no} holds {} of batch {batch}, the manifest says {}",
+                    shown(found.sum),
+                    shown(sum)
+                )
             });
         }
         let mut totals = self.totals.lock();
@@ -267,7 +279,8 @@ impl<'a> Audit<'a> {
             });
             if let Split::Tiers(faces) = &batch.split {
                 let same = faces.iter().map(|tier| tier.count).eq(tiers.iter().copied());
-                faults.ensure(same, || format!("the tiers of batch {} are not those of the budget", batch.id));
+                faults
+                    .ensure(same, || format!("the tiers of batch {} are not those of the budget", batch.id));
             }
         }
         if let Some(list) = instants {
@@ -282,7 +295,8 @@ fn check_instants(list: &InstantFile, marked: Multiset, manifest: &Manifest, fau
     let mut last = None;
     for block in list.blocks() {
         for packet in faults.take(block).unwrap_or_default() {
-            let ordered = last.is_none_or(|last| last < packet.id) && packet.id.build_tag == manifest.build.tag();
+            let ordered =
+                last.is_none_or(|last| last < packet.id) && packet.id.build_tag == manifest.build.tag();
             faults.ensure(ordered, || format!("the instant list is not in order at packet {}", packet.id));
             last = Some(packet.id);
             listed.add(&packet);
@@ -290,9 +304,15 @@ fn check_instants(list: &InstantFile, marked: Multiset, manifest: &Manifest, fau
     }
     let sum = (manifest.instant.count, manifest.instant.amount_fen.get());
     faults.ensure((listed.count, listed.fen) == sum, || {
-        format!("the instant list holds {}, the manifest says {}", shown((listed.count, listed.fen)), shown(sum))
+        format!(
+            "the instant list holds {}, the manifest says {}",
+            shown((listed.count, listed.fen)),
+            shown(sum)
+        )
     });
-    faults.ensure(listed == marked, || "the instant list is not the set of packets that are marked so".to_owned());
+    faults.ensure(listed == marked, || {
+        "the instant list is not the set of packets that are marked so".to_owned()
+    });
 }
 
 fn add(total: &mut Sum, part: Sum) {

@@ -76,7 +76,10 @@ pub(crate) fn check(row: &Row<'_>, order: &Order<'_>, findings: &mut Findings) {
         note("min_yuan is 0.00".to_owned(), "no packet is empty: use 0.01 or more".to_owned());
     }
     if max.get() > AMOUNT_FEN_MAX {
-        note(format!("max_yuan {max} does not fit a record"), format!("use {} or less", Fen::new(AMOUNT_FEN_MAX)));
+        note(
+            format!("max_yuan {max} does not fit a record"),
+            format!("use {} or less", Fen::new(AMOUNT_FEN_MAX)),
+        );
     }
     if min > max {
         note(format!("min_yuan {min} is more than max_yuan {max}"), "exchange them".to_owned());
@@ -89,13 +92,19 @@ pub(crate) fn check(row: &Row<'_>, order: &Order<'_>, findings: &mut Findings) {
             let (least, most) = (product(*count, *min), product(*count, *max));
             if least > u128::from(total.get()) {
                 note(
-                    format!("{count} packets of at least {min} need {}, but total_yuan is {total}", yuan(least)),
+                    format!(
+                        "{count} packets of at least {min} need {}, but total_yuan is {total}",
+                        yuan(least)
+                    ),
                     "lower count or min_yuan, or raise total_yuan".to_owned(),
                 );
             }
             if most < u128::from(total.get()) {
                 note(
-                    format!("{count} packets of at most {max} hold {}, but total_yuan is {total}", yuan(most)),
+                    format!(
+                        "{count} packets of at most {max} hold {}, but total_yuan is {total}",
+                        yuan(most)
+                    ),
                     "raise count or max_yuan, or lower total_yuan".to_owned(),
                 );
             }

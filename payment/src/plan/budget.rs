@@ -146,7 +146,12 @@ pub(crate) fn parse(source: &Source, findings: &mut Findings) -> Budget {
             Ok(record) => record,
             Err(error) => {
                 let line = error.position().map_or(1, |at| at.line().clamp(1, 1 << 40) as usize);
-                findings.note(&source.name, line, format!("cannot be read as CSV: {error}"), "check the quotes");
+                findings.note(
+                    &source.name,
+                    line,
+                    format!("cannot be read as CSV: {error}"),
+                    "check the quotes",
+                );
                 continue;
             }
         };
@@ -154,7 +159,12 @@ pub(crate) fn parse(source: &Source, findings: &mut Findings) -> Budget {
         let line = source.line_of_record(usize::try_from(offset).unwrap_or(usize::MAX));
         if record.len() != header.len() {
             let message = format!("this line has {} fields, the header has {}", record.len(), header.len());
-            findings.note(&source.name, line, message, "give every column a value or leave it empty between commas");
+            findings.note(
+                &source.name,
+                line,
+                message,
+                "give every column a value or leave it empty between commas",
+            );
             continue;
         }
         let fields = columns.map(|at| record.get(at).unwrap_or_default());
@@ -247,7 +257,8 @@ impl Table {
     fn batch_id(&mut self, row: &Row<'_>, findings: &mut Findings) -> Option<BatchId> {
         let text = row.field("batch_id");
         let Ok(id) = text.parse::<u16>() else {
-            let message = format!("batch_id {text:?} is not a whole number from 0 to {}", BATCH_COUNT_MAX - 1);
+            let message =
+                format!("batch_id {text:?} is not a whole number from 0 to {}", BATCH_COUNT_MAX - 1);
             let cure = format!("an event has at most {BATCH_COUNT_MAX} batches, each with its own number");
             findings.note(row.file, row.line, message, cure);
             return None;
@@ -284,8 +295,15 @@ impl Table {
         let within = self.packets <= PACKETS_MAX && self.total_fen <= super::limits::TOTAL_FEN_MAX;
         if !within && !self.too_much {
             self.too_much = true;
-            let message = format!("up to this line the budget has {} packets and {} yuan", self.packets, Fen::new(self.total_fen));
-            let cure = format!("an event holds at most {PACKETS_MAX} packets and {} yuan", Fen::new(super::limits::TOTAL_FEN_MAX));
+            let message = format!(
+                "up to this line the budget has {} packets and {} yuan",
+                self.packets,
+                Fen::new(self.total_fen)
+            );
+            let cure = format!(
+                "an event holds at most {PACKETS_MAX} packets and {} yuan",
+                Fen::new(super::limits::TOTAL_FEN_MAX)
+            );
             findings.note(row.file, row.line, message, cure);
         }
     }

@@ -173,7 +173,8 @@ impl Run<'_> {
         let min = self.plan.script.instant_min;
         let wants = |batch: &Batch| min.is_some_and(|min| batch.max >= min);
         let bounds: Vec<u64> = batches.iter().map(|b| if wants(b) { b.count } else { 0 }).collect();
-        let instants = Collector::new(self.dir, build, min, &bounds, INSTANT_CHUNK_MAX).map_err(write_error)?;
+        let instants =
+            Collector::new(self.dir, build, min, &bounds, INSTANT_CHUNK_MAX).map_err(write_error)?;
         let secret = self.seeds.build_secret();
         let press = Press {
             batches,
@@ -278,7 +279,9 @@ impl Run<'_> {
         let at = |name: &str| self.dir.join(name);
         publish_signed(&RealDisk, &at("manifest.json"), manifest, &sign_key).map_err(signed_error)?;
         publish_signed(&RealDisk, &at("roster.json"), &manifest.roster(), &sign_key).map_err(signed_error)?;
-        let put = |name: &str, outcome: io::Result<()>| outcome.map_err(|source| BuildError::write(&at(name), source));
+        let put = |name: &str, outcome: io::Result<()>| {
+            outcome.map_err(|source| BuildError::write(&at(name), source))
+        };
         put("budget.csv", RealDisk.publish(&at("budget.csv"), &self.plan.budget_bytes))?;
         put("script.toml", RealDisk.publish(&at("script.toml"), &self.plan.script_bytes))?;
         put("keys", self.publish_keys(&at("keys")))

@@ -58,7 +58,8 @@ fn ln(x: f64) -> f64 {
     // ln m = 2 artanh((m - 1) / (m + 1)); here |s| <= 0.1716, so s^15 is below 1e-11.
     let s = (mantissa - 1.0) / (mantissa + 1.0);
     let q = s * s;
-    let series = 1.0 + q * (1.0 / 3.0 + q * (1.0 / 5.0 + q * (1.0 / 7.0 + q * (1.0 / 9.0 + q * (1.0 / 11.0 + q / 13.0)))));
+    let series = 1.0
+        + q * (1.0 / 3.0 + q * (1.0 / 5.0 + q * (1.0 / 7.0 + q * (1.0 / 9.0 + q * (1.0 / 11.0 + q / 13.0)))));
     2.0 * s * series + exponent * std::f64::consts::LN_2
 }
 

@@ -80,7 +80,8 @@ pub(crate) fn deal(plan: &Plan, scheme: &Scheme, layout: Layout, seeds: &Seeds) 
     let batches = &plan.budget.batches;
     let mut slots: Vec<Vec<SlotShare>> = plan.script.slots.iter().map(|_| Vec::new()).collect();
     for (at, batch) in batches.iter().enumerate() {
-        let shares = scheme.share.get(&batch.kind).expect("every kind of the budget was checked to have shares");
+        let shares =
+            scheme.share.get(&batch.kind).expect("every kind of the budget was checked to have shares");
         let place = u32::try_from(at).expect("batches are counted in 16 bits");
         for (slot, share) in slots.iter_mut().zip(over_slots(batch, place, shares, seeds)) {
             slot.extend((share.count > 0).then_some(share));
@@ -233,7 +234,10 @@ fn for_each_cell(shares: &[SlotShare], files: &mut [FilePlan], mut visit: impl F
             }
         }
     }
-    assert!(next.iter().zip(files.iter()).all(|(next, file)| *next == file.cells.len()), "a cell was not visited");
+    assert!(
+        next.iter().zip(files.iter()).all(|(next, file)| *next == file.cells.len()),
+        "a cell was not visited"
+    );
 }
 
 /// Gives every cell of a slot its money.

@@ -60,9 +60,8 @@ pub fn check(disk: &dyn Disk, budget: &Path, script: &Path) -> Result<CheckSumma
 /// # Errors
 /// [`CheckError::Invalid`] with every finding of both files; [`CheckError::Read`].
 pub fn load(disk: &dyn Disk, budget: &Path, script: &Path) -> Result<Plan, CheckError> {
-    let read = |path: &Path| {
-        disk.read(path).map_err(|source| CheckError::Read { path: path.to_owned(), source })
-    };
+    let read =
+        |path: &Path| disk.read(path).map_err(|source| CheckError::Read { path: path.to_owned(), source });
     let (budget_bytes, script_bytes) = (read(budget)?, read(script)?);
     parse((&name_of(budget), budget_bytes), (&name_of(script), script_bytes)).map_err(CheckError::Invalid)
 }
@@ -121,7 +120,8 @@ fn check_shares(budget: &Budget, script: &Script, source: &Source, findings: &mu
         for kind in budget.kinds.keys() {
             let name = kind.as_str();
             let Some(parts) = scheme.share.get(kind) else {
-                let message = format!("scheme {:?} has no share.{name}, but the budget has {name} packets", scheme.id);
+                let message =
+                    format!("scheme {:?} has no share.{name}, but the budget has {name} packets", scheme.id);
                 let cure = format!("add share.{name} with percentages that add up to 100");
                 findings.note(&source.name, scheme.line, message, cure);
                 continue;
@@ -143,8 +143,14 @@ fn check_money(budget: &Budget, script: &Script, source: &Source, findings: &mut
         return; // Missing or zero: a finding already.
     }
     for batch in budget.batches.iter().filter(|batch| batch.max > script.key_budget) {
-        let message = format!("max_yuan {} is more than seal.key_budget_yuan {}", batch.max, script.key_budget);
-        findings.note(&source.name, batch.line, message, "lower max_yuan, or raise key_budget_yuan in the script");
+        let message =
+            format!("max_yuan {} is more than seal.key_budget_yuan {}", batch.max, script.key_budget);
+        findings.note(
+            &source.name,
+            batch.line,
+            message,
+            "lower max_yuan, or raise key_budget_yuan in the script",
+        );
     }
 }
 
@@ -154,7 +160,8 @@ fn check_pages(budget: &Budget, script: &Script, source: &Source, findings: &mut
             && !budget.merchants.contains(&merchant)
             && !budget.merchants.is_empty()
         {
-            let message = format!("page {:?} is of merchant {merchant}, which has no batch in the budget", page.id);
+            let message =
+                format!("page {:?} is of merchant {merchant}, which has no batch in the budget", page.id);
             findings.note(&source.name, page.line, message, "correct merchant_id, or leave it out");
         }
     }

@@ -162,7 +162,10 @@ impl InstantFile {
         let wrong = |reason| InstantError::Wrong { path: path.to_owned(), reason };
         let file = disk.load(path, false).map_err(io_error)?;
         let size_bytes = file.len().map_err(io_error)?;
-        let expected = entry.count.checked_mul(ENTRY_LEN as u64).and_then(|n| n.checked_add((HEADER_LEN + DIGEST_LEN) as u64));
+        let expected = entry
+            .count
+            .checked_mul(ENTRY_LEN as u64)
+            .and_then(|n| n.checked_add((HEADER_LEN + DIGEST_LEN) as u64));
         if size_bytes != entry.size_bytes || expected != Some(size_bytes) {
             return Err(wrong("its length differs"));
         }
@@ -227,7 +230,8 @@ mod tests {
 
     fn written(packets: &[InstantPacket]) -> (Vec<u8>, InstantEntry) {
         let mut bytes = Vec::new();
-        let mut writer = InstantWriter::new(&mut bytes, BuildId([1; 16]), packets.len() as u64).expect("memory");
+        let mut writer =
+            InstantWriter::new(&mut bytes, BuildId([1; 16]), packets.len() as u64).expect("memory");
         let entries: Vec<u128> = packets.iter().map(|packet| u128::from_be_bytes(packet.encode())).collect();
         writer.add(&entries).expect("memory");
         let (size_bytes, digest) = writer.finish().expect("memory");

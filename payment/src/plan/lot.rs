@@ -187,14 +187,18 @@ mod tests {
     fn check_moments(population: u64, trials: u32, tolerance: f64) {
         let (successes, draws) = (population / 3, population / 2);
         let mut rng = Seed::from_number(12).stream(population);
-        let drawn: Vec<f64> = (0..trials).map(|_| draw(&mut rng, population, successes, draws) as f64).collect();
+        let drawn: Vec<f64> =
+            (0..trials).map(|_| draw(&mut rng, population, successes, draws) as f64).collect();
         let mean = drawn.iter().sum::<f64>() / f64::from(trials);
         let variance = drawn.iter().map(|k| (k - mean).powi(2)).sum::<f64>() / f64::from(trials);
         let (n, k, d) = (population as f64, successes as f64, draws as f64);
         let (true_mean, true_variance) = (d * k / n, d * (k / n) * (1.0 - k / n) * (n - d) / (n - 1.0));
         let error = (true_variance / f64::from(trials)).sqrt();
         assert!((mean - true_mean).abs() < 5.0 * error, "{population}: mean {mean}, not {true_mean}");
-        assert!((variance / true_variance - 1.0).abs() < tolerance, "{population}: {variance}, not {true_variance}");
+        assert!(
+            (variance / true_variance - 1.0).abs() < tolerance,
+            "{population}: {variance}, not {true_variance}"
+        );
     }
 
     #[test]

@@ -215,7 +215,12 @@ fn event<'a>(
     calendar
 }
 
-fn seal_and_instant<'a>(top: &mut Section<'a>, source: &'a Source, script: &mut Script, findings: &mut Findings) {
+fn seal_and_instant<'a>(
+    top: &mut Section<'a>,
+    source: &'a Source,
+    script: &mut Script,
+    findings: &mut Findings,
+) {
     if let Some(mut section) = table(top, source, "seal", Need::Required, findings) {
         if let Some(budget) = section.money("key_budget_yuan", findings) {
             if budget.value.get() == 0 || budget.value.get() > TOTAL_FEN_MAX {

@@ -81,8 +81,12 @@ impl<'a> Section<'a> {
     /// A text that people read.
     pub fn name(&mut self, key: &'static str, findings: &mut Findings) -> Option<At<String>> {
         let text = self.text(key, Need::Required, findings)?;
-        if text.value.is_empty() || text.value.len() > NAME_BYTES_MAX || text.value.chars().any(char::is_control) {
-            let message = format!("{key} is empty, longer than {NAME_BYTES_MAX} bytes or holds control characters");
+        if text.value.is_empty()
+            || text.value.len() > NAME_BYTES_MAX
+            || text.value.chars().any(char::is_control)
+        {
+            let message =
+                format!("{key} is empty, longer than {NAME_BYTES_MAX} bytes or holds control characters");
             self.note(text.line, message, "shorten it to plain text", findings);
             return None;
         }

@@ -108,7 +108,8 @@ pub fn load_manifest(disk: &dyn Disk, dir: &Path) -> Result<Manifest, VerifyErro
         return Err(VerifyError::NotFound { path: dir.to_owned() });
     }
     let failed = |reason: String| VerifyError::Failed(vec![reason]);
-    let key = VerifyingKey::load(disk, &dir.join("keys").join("sign.pub")).map_err(|e| failed(e.to_string()))?;
+    let key =
+        VerifyingKey::load(disk, &dir.join("keys").join("sign.pub")).map_err(|e| failed(e.to_string()))?;
     load_signed(disk, &dir.join("manifest.json"), &key).map_err(|e| failed(e.to_string()))
 }
 
@@ -118,7 +119,8 @@ pub fn load_manifest(disk: &dyn Disk, dir: &Path) -> Result<Manifest, VerifyErro
 /// As [`load_manifest`].
 pub fn show(disk: &dyn Disk, dir: &Path) -> Result<Shown, VerifyError> {
     let manifest = load_manifest(disk, dir)?;
-    let kinds: BTreeMap<BatchId, Kind> = manifest.batches.iter().map(|batch| (batch.batch, batch.kind)).collect();
+    let kinds: BTreeMap<BatchId, Kind> =
+        manifest.batches.iter().map(|batch| (batch.batch, batch.kind)).collect();
     let mut slots: Vec<SlotRow> = manifest.slots.iter().map(slot_row).collect();
     let mut parts: BTreeMap<BatchId, Vec<Sum>> = BTreeMap::new();
     for file in &manifest.files {

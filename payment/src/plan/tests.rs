@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use world::clock::SystemClock;
 use world::rng::Seed;
 
-use super::{BuildError, BuildOptions, BuildSummary, Layout, VerifyError, VerifyOptions, VerifySummary, Watch};
+use super::{
+    BuildError, BuildOptions, BuildSummary, Layout, VerifyError, VerifyOptions, VerifySummary, Watch,
+};
 
 /// Every split and kind; one batch of a single packet, one of few large ones.
 pub(super) const BUDGET: &str = "\

@@ -162,7 +162,9 @@ impl Check<'_> {
 
     /// Manifest and roster: signatures, canonical bytes, and that they agree.
     fn documents(&self) {
-        let Some(key) = self.faults.take(VerifyingKey::load(&RealDisk, &self.key_path("sign.pub"))) else { return };
+        let Some(key) = self.faults.take(VerifyingKey::load(&RealDisk, &self.key_path("sign.pub"))) else {
+            return;
+        };
         self.document("manifest.json", &key, self.manifest);
         let roster = load_signed::<Roster>(&RealDisk, &self.dir.join("roster.json"), &key);
         if let Some(roster) = self.faults.take(roster) {
@@ -174,8 +176,11 @@ impl Check<'_> {
 
     fn document<T: Signed>(&self, name: &str, key: &VerifyingKey, document: &T) {
         let path = self.dir.join(name);
-        let (Some(bytes), Some(signature)) = (self.read(&path), self.read(&signature_path(&path))) else { return };
-        self.faults.ensure(bytes == encode(document), || format!("{name} is not in the form it was written in"));
+        let (Some(bytes), Some(signature)) = (self.read(&path), self.read(&signature_path(&path))) else {
+            return;
+        };
+        self.faults
+            .ensure(bytes == encode(document), || format!("{name} is not in the form it was written in"));
         let text = String::from_utf8_lossy(&signature).into_owned();
         let parsed = text.strip_suffix('\n').and_then(|text| text.parse::<Signature>().ok());
         let sound = parsed.is_some_and(|signature| key.verify(T::DOMAIN, &bytes, &signature).is_ok());
@@ -184,13 +189,22 @@ impl Check<'_> {
 
     /// Nothing stands in the directory that was not built.
     fn names(&self) {
-        let top = ["budget.csv", "files", "instant.bin", "keys", "manifest.json", "manifest.json.sig", "roster.json"];
+        let top = [
+            "budget.csv",
+            "files",
+            "instant.bin",
+            "keys",
+            "manifest.json",
+            "manifest.json.sig",
+            "roster.json",
+        ];
         let top = top.into_iter().chain(["roster.json.sig", "script.toml"]);
         self.only("", top.map(str::to_owned).collect());
         let files = self.manifest.files.iter().map(|file| file.entry.path_in(Path::new("")));
         let name = |path: PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.only("files", files.map(name).collect());
-        let keys = ["build.key", "keylist.json", "seal.key", "session.key", "session.pub", "sign.key", "sign.pub"];
+        let keys =
+            ["build.key", "keylist.json", "seal.key", "session.key", "session.pub", "sign.key", "sign.pub"];
         self.only("keys", keys.map(str::to_owned).into());
     }
 
@@ -199,7 +213,9 @@ impl Check<'_> {
         let listed = RealDisk.list(&path).map_err(|error| format!("{}: {error}", path.display()));
         for name in self.faults.take(listed).unwrap_or_default() {
             let shown = Path::new(folder).join(&name);
-            self.faults.ensure(known.contains(&name), || format!("{} is not part of the build: remove it", shown.display()));
+            self.faults.ensure(known.contains(&name), || {
+                format!("{} is not part of the build: remove it", shown.display())
+            });
         }
     }
 
@@ -209,22 +225,33 @@ impl Check<'_> {
         let (budget, script) = (read("budget.csv")?, read("script.toml")?);
         let faults = self.faults;
         let copy = |digest: Digest, bytes: &[u8], name: &str| {
-            faults.ensure(digest == Digest::of(bytes), || format!("{name} is not the file the build was made from"));
+            faults.ensure(digest == Digest::of(bytes), || {
+                format!("{name} is not the file the build was made from")
+            });
         };
         copy(self.manifest.budget_digest, &budget, "budget.csv");
         copy(self.manifest.script_digest, &script, "script.toml");
         let plan = faults.take(inputs::parse(("budget.csv", budget), ("script.toml", script)))?;
         let manifest = self.manifest;
         let batches: Vec<_> = plan.budget.batches.iter().map(batch_entry).collect();
-        faults.ensure(batches == manifest.batches, || "the manifest's batches are not those of budget.csv".to_owned());
+        faults.ensure(batches == manifest.batches, || {
+            "the manifest's batches are not those of budget.csv".to_owned()
+        });
         let total = (plan.budget.count(), plan.budget.total());
         faults.ensure(total == (manifest.count, manifest.amount_fen), || {
-            format!("the manifest has {} packets of {} yuan, the budget {} of {}", manifest.count, manifest.amount_fen, total.0, total.1)
+            format!(
+                "the manifest has {} packets of {} yuan, the budget {} of {}",
+                manifest.count, manifest.amount_fen, total.0, total.1
+            )
         });
         let slots = plan.script.slots.iter().map(|slot| (&slot.id, slot.start_ms, slot.end_ms));
         let same = slots.eq(manifest.slots.iter().map(|slot| (&slot.id, slot.start_ms, slot.end_ms)));
         faults.ensure(same, || "the manifest's slots are not those of script.toml".to_owned());
-        let rules = (plan.script.event.id.as_str(), plan.script.key_budget, plan.script.instant_min.unwrap_or(Fen::MAX));
+        let rules = (
+            plan.script.event.id.as_str(),
+            plan.script.key_budget,
+            plan.script.instant_min.unwrap_or(Fen::MAX),
+        );
         faults.ensure(rules == (&manifest.event, manifest.key_budget_fen, manifest.instant.min_fen), || {
             "the manifest's event, key budget or instant amount is not that of script.toml".to_owned()
         });
@@ -249,7 +276,10 @@ impl Check<'_> {
             for (slot, expected) in (0u16..).zip(shares.unwrap_or_default()) {
                 let count = found.get(&(batch.id, slot)).copied().unwrap_or(0);
                 self.faults.ensure(count == expected, || {
-                    format!("batch {} has {count} packets in slot {slot}, the scheme gives it {expected}", batch.id)
+                    format!(
+                        "batch {} has {count} packets in slot {slot}, the scheme gives it {expected}",
+                        batch.id
+                    )
                 });
             }
         }

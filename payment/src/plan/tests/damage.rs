@@ -25,7 +25,11 @@ fn one_flipped_bit_anywhere_is_found() {
             flipped[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &flipped).expect("write");
             let found = verify(&options.out, false);
-            assert!(matches!(found, Err(VerifyError::Failed(_))), "bit {bit} of {} was not missed", name.display());
+            assert!(
+                matches!(found, Err(VerifyError::Failed(_))),
+                "bit {bit} of {} was not missed",
+                name.display()
+            );
         }
         std::fs::write(&path, &content).expect("write");
     }
@@ -71,7 +75,9 @@ fn files_and_documents_of_another_build_are_found() {
     second.seed = Some(Seed::from_number(8));
     build(&first).expect("builds");
     build(&second).expect("builds");
-    for name in ["files/000000.hbt", "manifest.json", "roster.json", "instant.bin", "keys/build.key", "keys/sign.pub"] {
+    for name in
+        ["files/000000.hbt", "manifest.json", "roster.json", "instant.bin", "keys/build.key", "keys/sign.pub"]
+    {
         let own = std::fs::read(first.out.join(name)).expect("read");
         std::fs::copy(second.out.join(name), first.out.join(name)).expect("copy");
         let found = verify(&first.out, true);

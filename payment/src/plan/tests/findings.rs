@@ -20,7 +20,10 @@ fn check_one(file: &str, (old, new): (&str, &str), line: usize, message: &str, c
     let (budget, script) = if file == "budget.csv" { (&*changed, SCRIPT) } else { (BUDGET, &*changed) };
     let errors = findings(budget.as_bytes(), script.as_bytes()).expect(new);
     let hit = errors.iter().any(|error| {
-        error.file == file && error.line == line && error.message.contains(message) && error.cure.contains(cure)
+        error.file == file
+            && error.line == line
+            && error.message.contains(message)
+            && error.cure.contains(cure)
     });
     assert!(hit, "{old:?} -> {new:?}: wanted {file}:{line}: {message}; {cure}\ngot:\n{errors}");
 }
@@ -38,19 +41,38 @@ fn the_sample_event_has_no_findings() {
 
 #[test]
 fn a_missing_file_is_named() {
-    let error = check(&world::disk::RealDisk, Path::new("/nonexistent/b.csv"), Path::new("/nonexistent/s.toml"));
+    let error =
+        check(&world::disk::RealDisk, Path::new("/nonexistent/b.csv"), Path::new("/nonexistent/s.toml"));
     assert!(error.expect_err("missing").to_string().contains("/nonexistent/b.csv"));
 }
 
 #[test]
 fn money_of_the_budget() {
     let budget = |old, new, line, message, cure| check_one("budget.csv", (old, new), line, message, cure);
-    budget("700.33,0.10", "69.99,0.10", 2, "700 packets of at least 0.10 need 70.00, but total_yuan is 69.99", "lower count");
-    budget("700.33,0.10,5.00", "700.33,0.10,1.00", 2, "700 packets of at most 1.00 hold 700.00", "raise count");
+    budget(
+        "700.33,0.10",
+        "69.99,0.10",
+        2,
+        "700 packets of at least 0.10 need 70.00, but total_yuan is 69.99",
+        "lower count",
+    );
+    budget(
+        "700.33,0.10,5.00",
+        "700.33,0.10,1.00",
+        2,
+        "700 packets of at most 1.00 hold 700.00",
+        "raise count",
+    );
     budget("0.01,6.00", "6.01,6.00", 3, "min_yuan 6.01 is more than max_yuan 6.00", "exchange");
     budget("0.01,6.00", "0,6.00", 3, "min_yuan is 0.00", "use 0.01");
     budget("0.01,6.00", "0.01,167772.16", 3, "max_yuan 167772.16 does not fit", "167772.15");
-    budget("0.01,6.00", "0.01,500.01", 3, "max_yuan 500.01 is more than seal.key_budget_yuan 500.00", "lower max_yuan");
+    budget(
+        "0.01,6.00",
+        "0.01,500.01",
+        3,
+        "max_yuan 500.01 is more than seal.key_budget_yuan 500.00",
+        "lower max_yuan",
+    );
     budget("1080.07", "-1080.07", 3, "has a sign", "without + or -");
     budget("1080.07", "1080.075", 3, "finer than a fen", "two digits");
     budget("1080.07", "1080元", 3, "is not an amount", "write digits");
@@ -69,7 +91,13 @@ fn counts_ids_and_words_of_the_budget() {
     budget("\n9,12", "\n65536,12", 6, "batch_id \"65536\"", "at most 65536 batches");
     budget("\n9,12", "\n5,12", 6, "batch_id 5 stands on line 5 already", "its own id");
     budget("\n9,12", "\n9,-12", 6, "merchant_id \"-12\"", "number");
-    budget("\n9,12,Cedar Bank", "\n9,12,Cedar", 6, "called \"Cedar\" here and \"Cedar Bank\" on line 5", "one name");
+    budget(
+        "\n9,12,Cedar Bank",
+        "\n9,12,Cedar",
+        6,
+        "called \"Cedar\" here and \"Cedar Bank\" on line 5",
+        "one name",
+    );
     budget("Dahlia", "", 7, "merchant_name is empty", "fill it in");
     budget("ESC-4-P", "", 7, "account is empty", "fill it in");
     budget("logo,300", "banner,300", 5, "kind \"banner\"", "logo, picture or video");
@@ -95,9 +123,9 @@ fn tiers_and_fixed_of_the_budget() {
 #[test]
 fn columns_of_the_budget() {
     let budget = |old, new, line, message, cure| check_one("budget.csv", (old, new), line, message, cure);
-    budget("count,", "", 1, "the column \"count\" is missing", "add it");
-    budget("count,", "count,colour,", 1, "the column \"colour\" is not known", "remove it");
-    budget("count,", "count,count,", 1, "the column \"count\" stands here twice", "remove one");
+    budget(",count,", ",", 1, "the column \"count\" is missing", "add it");
+    budget(",count,", ",count,colour,", 1, "the column \"colour\" is not known", "remove it");
+    budget(",count,", ",count,count,", 1, "the column \"count\" stands here twice", "remove one");
     budget("2016-01-25", "2016-01-25,extra", 2, "this line has 13 fields, the header has 12", "every column");
     budget(",2016-01-25", "", 2, "this line has 11 fields, the header has 12", "every column");
     let header = BUDGET.lines().next().expect("a header");
@@ -109,20 +137,44 @@ fn columns_of_the_budget() {
 fn times_and_slots_of_the_script() {
     let script = |old, new, line, message, cure| check_one("script.toml", (old, new), line, message, cure);
     script("Asia/Shanghai", "Asia/Atlantis", 4, "time zone \"Asia/Atlantis\"", "IANA");
-    script("2016-02-07T19:00:00", "2016-02-30T19:00:00", 16, "start \"2016-02-30T19:00:00\" is not a time", "like 2016");
+    script(
+        "2016-02-07T19:00:00",
+        "2016-02-30T19:00:00",
+        16,
+        "start \"2016-02-30T19:00:00\" is not a time",
+        "like 2016",
+    );
     script("2016-02-07T19:30:00", "2016-02-07T18:30:00", 14, "ends before it starts", "exchange");
-    script("2016-02-07T20:30:00", "2016-02-07T19:29:59", 19, "slot \"two\" starts before slot \"one\" ends", "in order");
+    script(
+        "2016-02-07T20:30:00",
+        "2016-02-07T19:29:59",
+        19,
+        "slot \"two\" starts before slot \"one\" ends",
+        "in order",
+    );
     script("id = \"two\"", "id = \"one\"", 19, "slot \"one\" stands on line 14 already", "its own id");
     script("id = \"two\"", "id = \"t/w/o\"", 20, "id \"t/w/o\" is not an id", "letters");
     script("[[slot]]\nid = \"one\"", "[[slot]]", 14, "[[slot]] 1 has no id", "add id");
-    script("start = \"2016-02-07T19:00:00\"", "start = 7", 16, "start is a whole number, not a text", "quotes");
+    script(
+        "start = \"2016-02-07T19:00:00\"",
+        "start = 7",
+        16,
+        "start is a whole number, not a text",
+        "quotes",
+    );
     script("[event]", "slot = 3\n[event]", 1, "slot is a whole number", "[[slot]]");
 }
 
 #[test]
 fn schemes_of_the_script() {
     let script = |old, new, line, message, cure| check_one("script.toml", (old, new), line, message, cure);
-    script("three = 60", "three = 59.99", 31, "share.logo of scheme \"A\" adds up to 99.99 percent", "make it 100");
+    script(
+        "three = 60",
+        "three = 59.99",
+        31,
+        "share.logo of scheme \"A\" adds up to 99.99 percent",
+        "make it 100",
+    );
     script("three = 60", "three = 61", 31, "adds up to 101.00 percent", "make it 100");
     script("three = 60", "four = 60", 31, "names the slot \"four\"", "one of one, two, three");
     script("three = 60", "three = -60", 31, "not a percentage", "0 to 100");
@@ -130,7 +182,13 @@ fn schemes_of_the_script() {
     script("three = 60", "three = \"60\"", 31, "not a percentage", "0 to 100");
     script("share.video = { three = 100 }\n", "", 29, "scheme \"A\" has no share.video", "add share.video");
     script("share.logo", "share.banner", 31, "share.banner is of no known kind", "logo, picture or video");
-    script("share.video = { three = 100 }", "share.video = 100", 33, "share.video is a whole number", "slot-id");
+    script(
+        "share.video = { three = 100 }",
+        "share.video = 100",
+        33,
+        "share.video is a whole number",
+        "slot-id",
+    );
     script("id = \"B\"", "id = \"A\"", 35, "scheme \"A\" stands on line 29 already", "its own id");
     let cut = SCRIPT.find("[[scheme]]").expect("schemes");
     let errors = findings(BUDGET.as_bytes(), &SCRIPT.as_bytes()[..cut]).expect("no scheme");
@@ -140,7 +198,13 @@ fn schemes_of_the_script() {
 #[test]
 fn keys_and_numbers_of_the_script() {
     let script = |old, new, line, message, cure| check_one("script.toml", (old, new), line, message, cure);
-    script("claims_per_user = 3", "claims_per_user = 0", 5, "claims_per_user is not a whole number from 1", "correct");
+    script(
+        "claims_per_user = 3",
+        "claims_per_user = 0",
+        5,
+        "claims_per_user is not a whole number from 1",
+        "correct",
+    );
     script("claims_per_user = 3", "claims_per_user = 4294967296", 5, "claims_per_user is not", "correct");
     script("claims_per_user = 3", "claims = 3", 5, "the key \"claims\" is not known", "claims_per_user");
     script("claims_per_user = 3\n", "", 1, "[event] has no claims_per_user", "add claims_per_user");
@@ -149,8 +213,20 @@ fn keys_and_numbers_of_the_script() {
     script("\"500.00\"", "500.00", 9, "key_budget_yuan is a number with a point", "in quotes");
     script("\"500.00\"", "\"0\"", 9, "key_budget_yuan 0.00 is out of bounds", "250000.00");
     script("weight = 90", "weight = 0", 43, "weight is not a whole number from 1", "correct");
-    script("merchant_id = 10", "merchant_id = 99", 45, "merchant 99, which has no batch", "correct merchant_id");
-    script("id = \"aurora-card\"", "id = \"greeting\"", 45, "page \"greeting\" stands on line 41 already", "its own id");
+    script(
+        "merchant_id = 10",
+        "merchant_id = 99",
+        45,
+        "merchant 99, which has no batch",
+        "correct merchant_id",
+    );
+    script(
+        "id = \"aurora-card\"",
+        "id = \"greeting\"",
+        45,
+        "page \"greeting\" stands on line 41 already",
+        "its own id",
+    );
     script("name = \"A small event\"", "name = \"A small event", 3, "not valid TOML", "compare");
     script("name = \"A small event\"", "name = 1\nname = 2", 4, "not valid TOML", "compare");
 }
@@ -167,16 +243,24 @@ fn files_that_are_no_text() {
     let mut budget = BUDGET.as_bytes().to_vec();
     let at = BUDGET.find("Dahlia").expect("a name");
     budget[at] = 0xff;
-    check_bytes(&budget, SCRIPT.as_bytes(), "budget.csv:7: this line is not UTF-8 text; save the file as UTF-8");
+    check_bytes(
+        &budget,
+        SCRIPT.as_bytes(),
+        "budget.csv:7: this line is not UTF-8 text; save the file as UTF-8",
+    );
 }
 
 #[test]
 fn every_finding_of_both_files_comes_in_one_run() {
-    let budget = BUDGET.replace("video,700", "video,0").replace("kind,count", "kind,count").replace("logo,300", "banner,300");
-    let script = SCRIPT.replace("weight = 90", "weight = 0").replace("Asia/Shanghai", "Mars").replace("three = 60", "three = 6");
+    let budget = BUDGET.replace("video,700", "video,0").replace("logo,300", "banner,300");
+    let script = SCRIPT
+        .replace("weight = 90", "weight = 0")
+        .replace("Asia/Shanghai", "Mars")
+        .replace("three = 60", "three = 6");
     let errors = findings(budget.as_bytes(), script.as_bytes()).expect("broken");
     let places: Vec<(String, usize)> = errors.iter().map(|error| (error.file.clone(), error.line)).collect();
-    let expected = [("budget.csv", 2), ("budget.csv", 5), ("script.toml", 4), ("script.toml", 31), ("script.toml", 43)];
+    let expected =
+        [("budget.csv", 2), ("budget.csv", 5), ("script.toml", 4), ("script.toml", 31), ("script.toml", 43)];
     assert_eq!(places, expected.map(|(file, line)| (file.to_owned(), line)), "{errors}");
 }
 
