@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_logarithm_is_right_to_ten_digits() {
-        for x in [1.0, 0.5, 1.0 - UNIT_STEP, UNIT_STEP, 0.7071, 0.7072, 0.1, 1e-9] {
+        for x in [1.0, 0.5, 1.0 - UNIT_STEP, UNIT_STEP, 0.707, 0.708, 0.1, 1e-9] {
             let (ours, theirs) = (ln(x), f64::ln(x));
             assert!((ours - theirs).abs() <= 1e-10 * theirs.abs().max(1e-6), "ln {x}: {ours}, not {theirs}");
         }

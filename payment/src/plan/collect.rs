@@ -85,7 +85,7 @@ impl Collector {
         assert!(self.wants(packet.amount), "{} is below the least instant amount", packet.amount);
         let (before, own) = self.places[batch];
         assert!(own > 0, "batch {} was said to bring no instant packets", packet.id.batch);
-        let within = u128::from(own) * u128::from(packet.id.serial) >> 48;
+        let within = (u128::from(own) * u128::from(packet.id.serial)) >> 48;
         let place = (u128::from(before) + within) * self.parts.len() as u128 / u128::from(self.bound);
         let mut part = self.parts[usize::try_from(place).expect("a part")].lock();
         part.count += 1;

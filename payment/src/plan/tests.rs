@@ -3,6 +3,7 @@
 mod building;
 mod damage;
 mod findings;
+mod forgery;
 mod splitting;
 
 use std::path::{Path, PathBuf};
