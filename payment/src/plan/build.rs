@@ -184,6 +184,7 @@ impl Run<'_> {
             serials: SerialMap::new(secret.to_text().as_bytes(), build),
             key_budget: self.plan.script.key_budget,
             instants: &instants,
+            exposure: self.plan.script.event.exposure,
         };
         let folder = self.dir.join("files");
         fs::create_dir(&folder).map_err(|source| BuildError::write(&folder, source))?;

@@ -47,7 +47,7 @@ pub use build::{BuildOptions, BuildSummary, Watch, build};
 pub use error::{BuildError, CheckError, PlanError, PlanErrors, VerifyError};
 pub use inputs::{CheckSummary, Plan, check, load, parse};
 pub use layout::Layout;
-pub use script::{Event, Page, Scheme, Script, Slot};
+pub use script::{Event, Exposure, Page, Scheme, Script, Slot};
 pub use show::{BatchRow, Shown, SlotRow, Sum, load_manifest, show};
 pub use verify::{VerifyOptions, VerifySummary, verify};
 

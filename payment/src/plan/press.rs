@@ -3,6 +3,8 @@
 //! ```text
 //!   cells --split--> amounts in the order of cells      stream (amounts, file)
 //!   0, 1, 2, ...  --shuffle--> place of each packet     stream (places, file)
+//!     or, for even exposure: packet i of a cell of n lies at a random point of the i-th of n
+//!     equal stretches of the file, amounts within the cell shuffled first
 //!   cell by cell: serial = map(first + n), seal with the cell's key, write to the packet's place
 //! ```
 //! Amounts are four bytes each and places as well, so the working set of a file stays in the cache;
@@ -15,11 +17,13 @@
 
 use std::io;
 
+use rand::Rng;
 use ticket::id::{BuildId, KeyId, PacketId};
 use ticket::limits::RECORD_LEN;
 use ticket::mint::{MintKeyring, RecordSealer};
 use ticket::money::Fen;
 use ticket::record::{Flags, Record};
+use world::rng::Stream;
 
 use super::amount::{self, Scratch};
 use super::budget::Batch;
@@ -27,6 +31,7 @@ use super::chance::shuffle;
 use super::collect::Collector;
 use super::deal::{Cell, FilePlan};
 use super::keys::CellKeys;
+use super::script::Exposure;
 use super::seeds::{Purpose, Seeds};
 use super::serial::SerialMap;
 
@@ -39,6 +44,7 @@ pub(crate) struct Press<'a> {
     pub serials: SerialMap,
     pub key_budget: Fen,
     pub instants: &'a Collector,
+    pub exposure: Exposure,
 }
 
 /// Room for one file, kept by a thread between files.
@@ -50,6 +56,7 @@ pub(crate) struct Sheet {
     pub keys: Vec<KeyUse>,
     amounts: Vec<u32>,
     places: Vec<u32>,
+    points: Vec<u64>,
     scratch: Scratch,
 }
 
@@ -59,6 +66,27 @@ pub(crate) struct KeyUse {
     pub key: u16,
     pub count: u64,
     pub amount_fen: u64,
+}
+
+/// Gives each packet its place so that every cell is spread over the whole file.
+fn spread_evenly(rng: &mut Stream, file: &FilePlan, sheet: &mut Sheet) {
+    sheet.points.clear();
+    let mut from = 0usize;
+    for cell in &file.cells {
+        let end = from + cell.count as usize;
+        shuffle(rng, &mut sheet.amounts[from..end]);
+        for (at, packet) in (0u64..).zip(from..end) {
+            // The point within the file as 32 bits after the point; the packet behind it.
+            let point = ((at << 32) | u64::from(rng.next_u32())) / u64::from(cell.count);
+            sheet.points.push((point << 32) | packet as u64);
+        }
+        from = end;
+    }
+    assert!(sheet.points.len() == file.count as usize, "a point for every packet of file {}", file.no);
+    sheet.points.sort_unstable();
+    for (place, point) in (0u32..).zip(&sheet.points) {
+        sheet.places[(point & u64::from(u32::MAX)) as usize] = place;
+    }
 }
 
 impl Press<'_> {
@@ -78,7 +106,10 @@ impl Press<'_> {
         let mut rng = self.seeds.stream(Purpose::Places, u64::from(file.no.0));
         sheet.places.clear();
         sheet.places.extend(0..file.count);
-        shuffle(&mut rng, &mut sheet.places);
+        match self.exposure {
+            Exposure::Random => shuffle(&mut rng, &mut sheet.places),
+            Exposure::Even => spread_evenly(&mut rng, file, sheet),
+        }
 
         sheet.records.clear();
         sheet.records.resize(file.count as usize, Record([0; RECORD_LEN]));

@@ -22,6 +22,17 @@ use super::source::{Findings, Source};
 /// Hundredths of a percent that make a whole.
 pub const SHARE_WHOLE: u32 = 10_000;
 
+/// How the packets of a file are mixed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exposure {
+    /// Every order is equally likely.
+    #[default]
+    Random,
+    /// Each batch's packets are spread evenly over the file, so that every sponsor is seen from
+    /// the beginning of a slot to its end.
+    Even,
+}
+
 /// Rules of the whole event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -37,6 +48,8 @@ pub struct Event {
     pub claims_per_user_per_merchant: Option<u32>,
     /// A packet may be opened until this long after its slot ended.
     pub open_grace_ms: u64,
+    /// How packets are mixed.
+    pub exposure: Exposure,
 }
 
 /// A time window.
@@ -194,6 +207,7 @@ fn event<'a>(
     let claims = section.number("claims_per_user", Need::Required, 1..=most, findings);
     let per_merchant = section.number("claims_per_user_per_merchant", Need::Optional, 1..=most, findings);
     let grace = section.number("open_grace_minutes", Need::Optional, 1..=OPEN_GRACE_MINUTES_MAX, findings);
+    let exposure = exposure(&mut section, findings);
     let narrow = |claims: At<u64>| u32::try_from(claims.value).expect("the bounds above are those of u32");
     let calendar = timezone.as_ref().and_then(|zone| {
         let calendar = Calendar::new(&zone.value);
@@ -211,8 +225,22 @@ fn event<'a>(
         claims_per_user: claims.map(narrow).unwrap_or_default(),
         claims_per_user_per_merchant: per_merchant.map(narrow),
         open_grace_ms: grace.map_or(OPEN_GRACE_MINUTES, |grace| grace.value) * 60_000,
+        exposure,
     };
     calendar
+}
+
+fn exposure(section: &mut Section<'_>, findings: &mut Findings) -> Exposure {
+    let text = section.text("exposure", Need::Optional, findings);
+    match text.as_ref().map(|text| text.value.as_str()) {
+        None | Some("random") => {}
+        Some("even") => return Exposure::Even,
+        Some(other) => {
+            let line = text.as_ref().map_or(section.line(), |text| text.line);
+            section.note(line, format!("exposure {other:?} is not known"), "use random or even", findings);
+        }
+    }
+    Exposure::Random
 }
 
 fn seal_and_instant<'a>(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use proptest::prelude::*;
+use ticket::file::TicketFile;
 use ticket::money::Fen;
 use world::clock::SystemClock;
 use world::rng::Seed;
@@ -200,6 +201,34 @@ fn the_instant_list_holds_the_large_packets() {
     assert!(packets.iter().any(|packet| packet.id.batch.0 == 9 && packet.amount == Fen::new(777)));
     assert!(packets.iter().any(|packet| packet.id.batch.0 == 3 && packet.amount == Fen::new(8888)));
     assert!(packets.is_sorted_by(|a, b| a.id < b.id));
+}
+
+#[test]
+fn even_exposure_shows_every_sponsor_from_beginning_to_end() {
+    let desk = Desk::new();
+    let script = SCRIPT.replace("claims_per_user = 3", "claims_per_user = 3\nexposure = \"even\"");
+    std::fs::write(desk.path("script.toml"), script).expect("write");
+    let mut options = desk.options("out");
+    options.layout = Layout { nodes_per_zone: 1, file_records_max: 1000 };
+    build(&options).expect("builds");
+    verify(&options.out, true).unwrap_or_else(|error| panic!("{error}"));
+    let manifest = load_manifest(&world::disk::RealDisk, &options.out).expect("a manifest");
+    for file in &manifest.files {
+        let loaded = TicketFile::load(&world::disk::RealDisk, &file.entry.path_in(&options.out), &file.entry);
+        let loaded = loaded.expect("sound");
+        let half: Vec<_> = loaded.records(0..loaded.count() / 2).expect("half").collect();
+        for part in &file.batches {
+            let early = half.iter().filter(|record| record.batch() == part.batch).count() as i64;
+            // The middle of the file and the middle of all points differ by a packet or two.
+            let even = i64::from(part.count) / 2;
+            assert!(
+                (early - even).abs() <= 3,
+                "batch {}: {early} of {} in the first half",
+                part.batch,
+                part.count
+            );
+        }
+    }
 }
 
 #[test]

@@ -208,6 +208,13 @@ fn keys_and_numbers_of_the_script() {
     script("claims_per_user = 3", "claims_per_user = 4294967296", 5, "claims_per_user is not", "correct");
     script("claims_per_user = 3", "claims = 3", 5, "the key \"claims\" is not known", "claims_per_user");
     script("claims_per_user = 3\n", "", 1, "[event] has no claims_per_user", "add claims_per_user");
+    script(
+        "claims_per_user = 3",
+        "claims_per_user = 3\nexposure = \"fair\"",
+        6,
+        "exposure \"fair\"",
+        "random or even",
+    );
     script("[seal]", "[sael]", 8, "the key \"sael\" is not known", "seal");
     script("[seal]", "[sael]", 1, "the script has no seal", "add seal");
     script("\"500.00\"", "500.00", 9, "key_budget_yuan is a number with a point", "in quotes");
