@@ -277,8 +277,8 @@ pub enum ManifestError {
     Signature {
         /// Which file.
         path: PathBuf,
-        /// The key it was checked with.
-        key: VerifyingKey,
+        /// The key it was checked with. Boxed: it is large, and errors should be small.
+        key: Box<VerifyingKey>,
     },
     /// Not the JSON it should be.
     #[error("{path} cannot be read: {source}", path = path.display())]
@@ -375,7 +375,7 @@ pub fn load_signed<T: Signed>(disk: &dyn Disk, path: &Path, key: &VerifyingKey) 
         std::str::from_utf8(&signature).ok().and_then(|text| text.trim_end().parse::<Signature>().ok());
     let genuine = signature.is_some_and(|signature| key.verify(T::DOMAIN, &bytes, &signature).is_ok());
     if !genuine {
-        return Err(ManifestError::Signature { path, key: *key });
+        return Err(ManifestError::Signature { path, key: Box::new(*key) });
     }
 
     #[derive(Deserialize)]
