@@ -98,6 +98,14 @@ mod tests {
     }
 
     #[test]
+    fn bounds_that_do_not_divide_the_words_favour_nothing() {
+        // Without rejection every third result below 3 * 2^30 would come twice as often.
+        let mut rng = Seed::from_number(1).stream(1);
+        let thirds = (0..30_000).filter(|_| below(&mut rng, 3 << 30).is_multiple_of(3)).count();
+        assert!((9_600..10_400).contains(&thirds), "{thirds} of 30000");
+    }
+
+    #[test]
     fn every_order_of_four_is_equally_likely() {
         let mut rng = Seed::from_number(2).stream(0);
         let mut seen = std::collections::BTreeMap::new();
