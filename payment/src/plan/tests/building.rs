@@ -148,6 +148,8 @@ fn a_stop_leaves_nothing_behind() {
     };
     let watch = Watch { clock: &clock, progress: &progress, stop: &|| stop.load(Ordering::SeqCst) };
     assert!(matches!(super::super::build(&options, watch), Err(BuildError::Stopped)));
+    let done = done.load(Ordering::SeqCst);
+    assert!(done < 2000, "{done} of 2481 records were minted: the stop came late");
     let mut left: Vec<_> = tree(desk.dir.path()).into_iter().map(|(path, _)| path).collect();
     left.sort();
     assert_eq!(left, vec![std::path::PathBuf::from("budget.csv"), "script.toml".into()]);
@@ -286,6 +288,27 @@ fn a_batch_spreads_over_files_as_if_all_packets_were_shuffled() {
     let true_variance = n * k * (1.0 - k) * (total - n) / (total - 1.0);
     assert!((mean - expected).abs() < 5.0 * (true_variance / 400.0).sqrt(), "{mean}, not {expected}");
     assert!((variance / true_variance - 1.0).abs() < 0.35, "{variance}, not {true_variance}");
+}
+
+#[test]
+fn the_other_zones_share_a_lost_zones_files_in_every_slot() {
+    let plan = parse(("b", BUDGET.into()), ("s", SCRIPT.into())).expect("sound");
+    for nodes_per_zone in [1, 2, 5] {
+        let deal = dealt(&plan, Layout { nodes_per_zone, file_records_max: 100 }, 1);
+        let mut taken: BTreeMap<_, BTreeMap<_, i64>> = BTreeMap::new();
+        for file in &deal.files {
+            let [home, next, last] = [0, 1, 2].map(|at| file.holders[at].zone());
+            assert!(home != next && next != last && last != home);
+            let shares = taken.entry((file.slot, home)).or_default();
+            *shares.entry(next).or_default() += 1;
+            shares.entry(last).or_default();
+        }
+        assert_eq!(taken.len(), 9, "three slots, three zones");
+        for (of, shares) in taken {
+            let (least, most) = (shares.values().min().expect("two"), shares.values().max().expect("two"));
+            assert!(shares.len() == 2 && most - least <= 1, "{of:?}: {shares:?}");
+        }
+    }
 }
 
 proptest! {

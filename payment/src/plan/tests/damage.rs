@@ -63,6 +63,21 @@ fn what_is_missing_or_foreign_is_found() {
 }
 
 #[test]
+fn copies_of_the_inputs_that_only_say_the_same_are_found() {
+    let desk = Desk::new();
+    let options = desk.options("out");
+    build(&options).expect("builds");
+    for (name, comment) in [("budget.csv", "\n"), ("script.toml", "# harmless\n")] {
+        let path = options.out.join(name);
+        let own = std::fs::read_to_string(&path).expect("read");
+        std::fs::write(&path, format!("{own}{comment}")).expect("write");
+        let error = verify(&options.out, false).expect_err(name).to_string();
+        assert!(error.contains(&format!("{name} is not the file the build was made from")), "{error}");
+        std::fs::write(&path, own).expect("write");
+    }
+}
+
+#[test]
 fn a_directory_that_is_no_build_is_not_found() {
     let desk = Desk::new();
     assert!(matches!(verify(desk.dir.path(), false), Err(VerifyError::NotFound { .. })));
@@ -75,9 +90,16 @@ fn files_and_documents_of_another_build_are_found() {
     second.seed = Some(Seed::from_number(8));
     build(&first).expect("builds");
     build(&second).expect("builds");
-    for name in
-        ["files/000000.hbt", "manifest.json", "roster.json", "instant.bin", "keys/build.key", "keys/sign.pub"]
-    {
+    for name in [
+        "files/000000.hbt",
+        "manifest.json",
+        "roster.json",
+        "instant.bin",
+        "keys/build.key",
+        "keys/sign.pub",
+        "keys/sign.key",
+        "keys/session.pub",
+    ] {
         let own = std::fs::read(first.out.join(name)).expect("read");
         std::fs::copy(second.out.join(name), first.out.join(name)).expect("copy");
         let found = verify(&first.out, true);
