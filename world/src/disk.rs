@@ -192,7 +192,7 @@ pub fn publish_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[derive(Debug)]
 pub struct PartialDir {
     partial: PathBuf,
-    path: PathBuf,
+    target: PathBuf,
 }
 
 impl PartialDir {
@@ -211,7 +211,7 @@ impl PartialDir {
         }
         fs::create_dir_all(parent_of(path))?;
         fs::create_dir(&partial)?;
-        Ok(PartialDir { partial, path: path.to_owned() })
+        Ok(PartialDir { partial, target: path.to_owned() })
     }
 
     /// Where to put the files until then. Every directory made below must be synced by its maker.
@@ -226,8 +226,8 @@ impl PartialDir {
     /// Whatever the disk says; nothing then stands at the path.
     pub fn publish(self) -> io::Result<()> {
         sync_dir(&self.partial)?;
-        fs::rename(&self.partial, &self.path)?;
-        sync_dir(parent_of(&self.path))
+        fs::rename(&self.partial, &self.target)?;
+        sync_dir(parent_of(&self.target))
     }
 }
 
