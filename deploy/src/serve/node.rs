@@ -1,0 +1,343 @@
+//! A node's roles, assembled: replica host, KV, queue, access, payment roles, listeners.
+//!
+//! Invariant: what a role needs of the outside world it gets from [`Doors`]; the simulator hands in
+//! others.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use access::edge::{Edge, EdgeConfig};
+use access::node::{AccessNode, NodeConfig};
+use kvsvr::etcd::{Identity, MemberInfo};
+use kvsvr::group::KvGroup;
+use kvsvr::machine::control::ControlMachine;
+use kvsvr::machine::data::DataMachine;
+use kvsvr::server::KvServer;
+use queue::machine::QueueMachine;
+use queue::partition::{Partition, PartitionConfig};
+use replica::config::ReplicaConfig;
+use replica::engine::rocks::{Memory, Mode, RocksEngine};
+use replica::host::{Engines, Host, HostConfig};
+use replica::log::LogWriter;
+use ticket::control::{self, FORMAT, ZoneRecord, ZoneState};
+use ticket::id::SlotNo;
+use ticket::sign::VerifyingKey;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use world::disk::Disk;
+use world::net::{Incoming, Net};
+use world::{Clock, Epoch, GroupId, NodeId};
+
+use super::admin::{self, Admin};
+use super::observer::Observer;
+use super::payments::Payments;
+use super::readiness::Readiness;
+use crate::clients;
+use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM};
+use crate::dev::admin_token;
+use crate::failure::{Context, Exit, Failure};
+use crate::store::TicketStore;
+use kvsvr::api::{Compare, ControlOp, Kv};
+
+/// How long a stopping node tries to hand its leaderships over.
+const HANDOVER_WITHIN: Duration = Duration::from_secs(3);
+/// How long it waits for what is under way.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// Pause before something that needs a quorum is tried again at the start.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// The doors of `world`, together.
+#[derive(Clone)]
+pub struct Doors {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Network.
+    pub net: Arc<dyn Net>,
+    /// Disk.
+    pub disk: Arc<dyn Disk>,
+}
+
+/// A running node.
+pub struct Running {
+    host: Arc<Host>,
+    access: Arc<AccessNode>,
+    writer: LogWriter,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    failures: mpsc::Receiver<Failure>,
+}
+
+struct Groups {
+    kv: KvServer,
+    partitions: Vec<Arc<Partition>>,
+}
+
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Running {
+    /// Starts everything; the node serves once its groups have leaders.
+    ///
+    /// # Errors
+    /// When storage refuses, an address is taken or a secret is missing.
+    pub async fn start(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
+        let node = cluster.node(id)?.clone();
+        doors.disk.create_dir_all(&node.data_dir).context(Exit::Error, format!("making {}", node.data_dir.display()))?;
+        let (engines, writer) = open_engines(&node.data_dir)?;
+        let host = start_host(&cluster, id, &doors, engines)?;
+        let groups = add_groups(&cluster, id, &doors, &host).await?;
+
+        let kv: Arc<dyn Kv> = Arc::new(clients::kv(&cluster, &doors.net, Some(id)));
+        let queue = Arc::new(clients::queue(&cluster, &doors.net, Some(id))?);
+        let store = Arc::new(TicketStore::new(Arc::clone(&doors.disk), &node.data_dir, id));
+        let payments = Payments::new(
+            Arc::clone(&kv),
+            queue,
+            Arc::clone(&doors.disk),
+            Arc::clone(&doors.clock),
+            Arc::clone(&store),
+        );
+        let access = start_access(&cluster, &node, &doors, &kv)?;
+        let session_key = VerifyingKey::parse(&cluster.session_public_key).context(Exit::Usage, "session_public_key")?;
+        let mut edge_config = EdgeConfig::new(session_key);
+        edge_config.opens_max = cluster.access.opens_in_flight_max;
+        let opener = Arc::clone(&payments) as Arc<dyn access::opener::Opener>;
+        let edge = Edge::new(edge_config, Arc::clone(&access), opener, Arc::clone(&doors.clock));
+
+        let observer = Arc::new(Observer::default());
+        let token = admin_token(&cluster)?;
+        let readiness = Readiness {
+            cluster: cluster.clone(),
+            node: id,
+            host: Arc::clone(&host),
+            access: Arc::clone(&access),
+            payments: Arc::clone(&payments),
+            store: Arc::clone(&store),
+        };
+        let admin = Arc::new(Admin {
+            node: id,
+            cluster: cluster.clone(),
+            net: Arc::clone(&doors.net),
+            clock: Arc::clone(&doors.clock),
+            kv: Arc::clone(&kv),
+            store,
+            observer: Arc::clone(&observer),
+            token: token.clone(),
+            report: Box::new(move || readiness.report()),
+        });
+
+        let (stop, stopped) = watch::channel(false);
+        let (fail, failures) = mpsc::channel(8);
+        let mut tasks = Tasks { net: Arc::clone(&doors.net), stopped: stopped.clone(), fail, tasks: Vec::new() };
+        tasks.serve_peers(&node.peers, &host, &groups).await?;
+        tasks.serve_etcd(&node.etcd, &groups.kv).await?;
+        tasks.serve_http(&node.edge, access::edge::router(edge)).await?;
+        tasks.serve_http(&node.admin, admin::router(admin)).await?;
+        let mut tasks = tasks.tasks;
+        tasks.push(tokio::spawn(payments.run(stopped.clone())));
+        tasks.push(tokio::spawn(until(stopped.clone(), register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock)))));
+        for other in cluster.nodes.iter().filter(|other| other.id != id) {
+            let watching = Arc::clone(&observer).watch(Arc::clone(&doors.net), other.clone(), token.clone());
+            tasks.push(tokio::spawn(until(stopped.clone(), watching)));
+        }
+        Ok(Running { host, access, writer, stop, tasks, failures })
+    }
+
+    /// Resolves when something has failed that the node cannot go on without.
+    pub async fn failed(&mut self) -> Failure {
+        match self.failures.recv().await {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Leaves in good order: nothing more goes out, leaderships are handed over, storage is flushed.
+    ///
+    /// # Errors
+    /// When storage could not be flushed; nothing acknowledged is lost then either.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.access.stop().await;
+        let handed_over = self.host.drain();
+        if tokio::time::timeout(HANDOVER_WITHIN, handed_over).await.is_err() {
+            tracing::warn!("some groups were not handed over in time");
+        }
+        // Nobody listening means that everything has ended already.
+        let _ = self.stop.send(true);
+        let ended = futures_util::future::join_all(self.tasks);
+        if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        let flushed = self.host.shutdown(Duration::ZERO).await;
+        self.writer.stop();
+        flushed.context(Exit::Error, "flushing the state")
+    }
+}
+
+fn open_engines(data_dir: &Path) -> Result<(Engines, LogWriter), Failure> {
+    let open = |name: &str, mode: Mode| {
+        let path = data_dir.join(name);
+        RocksEngine::open(&path, mode, Memory::default()).context(Exit::Error, format!("opening {}", path.display()))
+    };
+    let log = open("log-db", Mode::Log)?;
+    let state = open("state-db", Mode::State)?;
+    let writer = LogWriter::start_thread(log.clone()).context(Exit::Error, "starting the log writer")?;
+    Ok((Engines { log, log_writer: writer.clone(), state }, writer))
+}
+
+fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) -> Result<Arc<Host>, Failure> {
+    let replica = ReplicaConfig {
+        heartbeat_ms: cluster.raft.heartbeat_ms,
+        election_min_ms: cluster.raft.election_min_ms,
+        election_max_ms: cluster.raft.election_max_ms,
+        ..ReplicaConfig::default()
+    };
+    let config = HostConfig { node: id, replica };
+    Host::start(config, Arc::clone(&doors.net), Arc::clone(&doors.clock), engines).context(Exit::Error, "starting the host")
+}
+
+/// Joins every group. Leaders are spread: group n is first led by voter n modulo their number.
+async fn add_groups(cluster: &Cluster, id: NodeId, doors: &Doors, host: &Arc<Host>) -> Result<Groups, Failure> {
+    let voters = cluster.voters();
+    let first_leader = |number: u32| voters[number as usize % voters.len()].0;
+    let control = host.add_group(CONTROL_GROUP, ControlMachine::new(), &voters, first_leader(0)).await;
+    let control = control.context(Exit::Error, "joining the control group")?;
+    let mut data: Vec<Arc<dyn KvGroup>> = Vec::new();
+    for number in 1..=cluster.kv.data_groups {
+        let group = host.add_group(GroupId(number), DataMachine::new(), &voters, first_leader(number)).await;
+        data.push(group.context(Exit::Error, format!("joining data group {number}"))?);
+    }
+    let mut partitions = Vec::new();
+    for number in 0..cluster.queue.partitions {
+        let id = GroupId(QUEUE_GROUPS_FROM + number);
+        let group = host.add_group(id, QueueMachine::new(), &voters, first_leader(number + 1)).await;
+        let group = group.context(Exit::Error, format!("joining queue partition {number}"))?;
+        let config = PartitionConfig {
+            high_water_messages: cluster.queue.high_water_messages / u64::from(cluster.queue.partitions),
+            ..PartitionConfig::default()
+        };
+        partitions.push(Arc::new(Partition::new(number, group, Arc::clone(&doors.clock), config)));
+    }
+    let member = |node: &Node| MemberInfo {
+        node: node.id,
+        peer_address: node.peers.clone(),
+        etcd_address: node.etcd.clone(),
+    };
+    let members = cluster.nodes.iter().filter(|node| voters.iter().any(|(voter, _)| *voter == node.id)).map(member);
+    let digest = blake3::hash(cluster.session_public_key.as_bytes());
+    let cluster_id = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight bytes"));
+    let identity = Identity { cluster_id, node: id };
+    let kv = KvServer::new(identity, members.collect(), Arc::clone(&doors.net), control, data);
+    Ok(Groups { kv, partitions })
+}
+
+fn start_access(cluster: &Cluster, node: &Node, doors: &Doors, kv: &Arc<dyn Kv>) -> Result<Arc<AccessNode>, Failure> {
+    let history_key = clients::history_key(cluster)?;
+    let mut config = NodeConfig::new(node.id, node.data_dir.clone(), history_key);
+    config.block = cluster.access.reserve_records;
+    config.timing.grace = Duration::from_millis(cluster.access.claim_grace_ms);
+    config.timing.lead = Duration::from_millis(cluster.access.claim_lead_ms);
+    config.rules.quota_per_s = cluster.access.quota_per_second;
+    config.rules.user_interval_ms = cluster.access.user_interval_ms;
+    AccessNode::start(config, Arc::clone(kv), Arc::clone(&doors.disk), Arc::clone(&doors.clock))
+        .context(Exit::Error, "starting the access role")
+}
+
+/// Writes the record of the node's zone when there is none yet: active, from the first slot on.
+async fn register_zone(kv: Arc<dyn Kv>, id: NodeId, clock: Arc<dyn Clock>) {
+    let key = control::zone_key(id.zone());
+    loop {
+        let record = ZoneRecord {
+            format: FORMAT,
+            state: ZoneState::Active,
+            epoch: Epoch(1),
+            from_slot: SlotNo(0),
+            reason: "first start".to_owned(),
+            at_ms: clock.now(),
+        };
+        let put = ControlOp::Put(key.clone().into(), control::encode(&record).into());
+        match kv.txn(vec![Compare::Absent(key.clone().into())], vec![put]).await {
+            Ok(_) => return,
+            Err(error) => tracing::info!(%error, "the zone is not registered yet"),
+        }
+        tokio::time::sleep(TRY_AGAIN_AFTER).await;
+    }
+}
+
+/// Runs `work` until it is done or the node stops.
+async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        // An error means that the sender is gone, which is a stop too.
+        _ = stopped.wait_for(|stop| *stop) => {}
+        () = work => {}
+    }
+}
+
+/// Listeners as they are started.
+struct Tasks {
+    net: Arc<dyn Net>,
+    stopped: watch::Receiver<bool>,
+    fail: mpsc::Sender<Failure>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Tasks {
+    async fn listen(&self, address: &str) -> Result<Incoming, Failure> {
+        self.net.listen(address).await.context(Exit::Conflict, format!("listening at {address}"))
+    }
+
+    fn stopped(&self) -> Stopped {
+        let mut stopped = self.stopped.clone();
+        Box::pin(async move {
+            // An error means that the sender is gone, which is a stop too.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        })
+    }
+
+    async fn serve_peers(&mut self, address: &str, host: &Host, groups: &Groups) -> Result<(), Failure> {
+        let routes = tonic::service::Routes::new(host.peer_service());
+        let routes = groups.kv.peer_routes(routes);
+        let routes = routes.add_service(queue::service::Service::server(groups.partitions.clone()));
+        self.serve_grpc(address, routes).await
+    }
+
+    async fn serve_etcd(&mut self, address: &str, kv: &KvServer) -> Result<(), Failure> {
+        self.serve_grpc(address, kv.etcd_routes()).await
+    }
+
+    async fn serve_grpc(&mut self, address: &str, routes: tonic::service::Routes) -> Result<(), Failure> {
+        let incoming = self.listen(address).await?;
+        let server = world::net::server().add_routes(routes);
+        let (stopped, fail, address) = (self.stopped(), self.fail.clone(), address.to_owned());
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
+                let failure = Failure::new(Exit::Error, format!("the server at {address} ended: {error}"));
+                // Nobody listening means that the node is stopping.
+                let _ = fail.send(failure).await;
+            }
+        }));
+        Ok(())
+    }
+
+    async fn serve_http(&mut self, address: &str, router: axum::Router) -> Result<(), Failure> {
+        let incoming = self.listen(address).await?;
+        self.tasks.push(tokio::spawn(access::edge::serve(incoming, router, self.stopped())));
+        Ok(())
+    }
+}
+
+/// Who leads what, for messages.
+#[must_use]
+pub fn group_name(group: GroupId) -> String {
+    match group.0 {
+        0 => "control".to_owned(),
+        number if number >= QUEUE_GROUPS_FROM => format!("queue {}", number - QUEUE_GROUPS_FROM),
+        number => format!("data {number}"),
+    }
+}
+
+/// Counters by name.
+pub type Counters = BTreeMap<String, u64>;

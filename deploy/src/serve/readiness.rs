@@ -1,0 +1,98 @@
+//! What a node says about itself: whether it serves, and if not, what it waits for.
+
+use std::sync::Arc;
+
+use access::node::AccessNode;
+use access::status::FileState;
+use replica::host::Host;
+use world::NodeId;
+
+use super::api::{FileReport, GroupReport, NodeReport};
+use super::node::{Counters, group_name};
+use super::payments::Payments;
+use crate::config::Cluster;
+use crate::store::TicketStore;
+
+/// A view of the control KV older than this means that the node is cut off.
+const VIEW_AGE_MS_MAX: u64 = 5_000;
+
+/// Where a node's report comes from.
+pub struct Readiness {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// This node.
+    pub node: NodeId,
+    /// Its groups.
+    pub host: Arc<Host>,
+    /// Its access role.
+    pub access: Arc<AccessNode>,
+    /// Its payment roles.
+    pub payments: Arc<Payments>,
+    /// Its files.
+    pub store: Arc<TicketStore>,
+}
+
+impl Readiness {
+    /// How the node is now.
+    #[must_use]
+    pub fn report(&self) -> NodeReport {
+        let groups: Vec<GroupReport> = self.host.status().into_iter().map(|status| GroupReport {
+            group: status.group.0,
+            name: group_name(status.group),
+            leader: status.leader,
+            term: status.term,
+            applied_index: status.applied_index,
+            last_index: status.last_index,
+        }).collect();
+        let access = self.access.status();
+        let waiting_for = waiting_for(&groups, &access);
+        let files = access.files.iter().filter(|file| file.claimed_by == Some(self.node)).map(|file| FileReport {
+            slot: file.slot,
+            file: file.file,
+            home: file.home,
+            count: file.count,
+            issued: file.issued,
+            skipped: 0,
+            frozen: file.state == FileState::Frozen,
+        });
+        let verified = access.build.and_then(|build| self.store.report(build).ok()).map(|report| report.verified);
+        NodeReport {
+            node: self.node,
+            serving: waiting_for.is_none(),
+            waiting_for,
+            boot_epoch: access.boot_epoch,
+            groups,
+            files: files.collect(),
+            verified: verified.unwrap_or_default(),
+            counters: self.counters(&access),
+        }
+    }
+
+    fn counters(&self, access: &access::status::NodeStatus) -> Counters {
+        let mut counters = Counters::new();
+        for (outcome, count) in &access.counters.shakes {
+            counters.insert(format!("shake.{outcome}"), *count);
+        }
+        for (code, count) in &access.counters.opens {
+            counters.insert(format!("edge_open.{code}"), *count);
+        }
+        counters.extend(self.payments.counters());
+        counters
+    }
+}
+
+fn waiting_for(groups: &[GroupReport], access: &access::status::NodeStatus) -> Option<String> {
+    let leaderless: Vec<&str> = groups.iter().filter(|g| g.leader.is_none()).map(|g| g.name.as_str()).collect();
+    if !leaderless.is_empty() {
+        return Some(format!("a leader of {}", leaderless.join(", ")));
+    }
+    if access.superseded {
+        return Some("nothing: this node was started again elsewhere".to_owned());
+    }
+    match (access.boot_epoch, access.view_age_ms) {
+        (None, _) => Some("its boot epoch from KvSvr".to_owned()),
+        (_, None) => Some("a first look at KvSvr".to_owned()),
+        (_, Some(age_ms)) if age_ms > VIEW_AGE_MS_MAX => Some(format!("KvSvr, silent for {age_ms} ms")),
+        _ => None,
+    }
+}
