@@ -32,6 +32,9 @@ pub struct Cluster {
     /// reaches them.
     #[serde(default)]
     pub admin_token_file: Option<PathBuf>,
+    /// Authenticates the claim histories users carry, in a file: the same on every node.
+    #[serde(default)]
+    pub history_key_file: Option<PathBuf>,
     /// The KV.
     #[serde(default)]
     pub kv: Kv,
@@ -90,7 +93,7 @@ pub struct Access {
     /// How long before a slot's start files may be claimed.
     pub claim_lead_ms: u64,
     /// Packets a node may issue in one second.
-    pub quota_per_second: u64,
+    pub quota_per_second: u32,
     /// A user who shakes faster than this is throttled.
     pub user_interval_ms: u64,
     /// Opens a node handles at once; more are shed.
@@ -159,6 +162,7 @@ impl Cluster {
             node.data_dir = folder.join(&node.data_dir);
         }
         cluster.admin_token_file = cluster.admin_token_file.map(|file| folder.join(file));
+        cluster.history_key_file = cluster.history_key_file.map(|file| folder.join(file));
         cluster.validate().map_err(|wrong| Failure::new(Exit::Usage, format!("{}: {wrong}", path.display())))?;
         Ok(cluster)
     }

@@ -212,6 +212,7 @@ impl DevDir {
             name: "dev".to_owned(),
             session_public_key: String::new(),
             admin_token_file: Some(PathBuf::from("secrets/admin.token")),
+            history_key_file: Some(PathBuf::from("secrets/history.key")),
             kv: Kv::default(),
             queue: Queue::default(),
             raft: Raft::default(),
@@ -226,6 +227,8 @@ impl DevDir {
         let session = SigningKey::generate().context(Exit::Error, "making the session key")?;
         session.publish(&self.session_key_file()).context(Exit::Error, "writing the session key")?;
         let admin = rng::secret_bytes().context(Exit::Error, "making the admin token")?;
+        let history = rng::secret_bytes().context(Exit::Error, "making the history key")?;
+        write_secret(&folder.join("history.key"), &hex(&history))?;
         write_secret(&folder.join("admin.token"), &hex(&admin))
     }
 

@@ -15,6 +15,7 @@ pub mod event;
 pub mod node;
 pub mod observer;
 pub mod payments;
+pub mod readiness;
 
 use std::path::Path;
 use std::sync::Arc;

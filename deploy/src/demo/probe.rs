@@ -1,0 +1,142 @@
+//! Writes to every group of the KV all the time, and remembers what was acknowledged when.
+//!
+//! Invariant: each probe key is written by one task with rising numbers, so at the end its value must
+//! be at least the last acknowledged one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvsvr::api::{DataKey, DataOp, Kv, KvError, Unit, UnitOutcome};
+use parking_lot::Mutex;
+use world::{Clock, UnixMs};
+
+/// Pause between two writes of a probe.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Where probes write.
+const PREFIX: &str = "probe/demo/";
+/// Partition keys tried until every data group has one.
+const PARTITIONS_TRIED_MAX: u32 = 10_000;
+
+/// What one probe saw.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// `control` or `data N`.
+    pub group: String,
+    /// Each acknowledged write: when it left and when the answer came.
+    pub acked: Vec<(UnixMs, UnixMs)>,
+    /// The last acknowledged number.
+    pub last_acked: u64,
+    /// The number found at the end.
+    pub found: Option<u64>,
+}
+
+#[derive(Clone)]
+enum Target {
+    Control(String),
+    Data(DataKey),
+}
+
+/// Probes at work.
+pub struct Probes {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<Trace>>,
+}
+
+impl Probes {
+    /// Starts one probe for each group.
+    #[must_use]
+    pub fn start(kv: &Arc<dyn Kv>, clock: &Arc<dyn Clock>) -> Probes {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut targets = vec![("control".to_owned(), Target::Control(format!("{PREFIX}control")))];
+        for group in 0..kv.data_groups() {
+            let partition = partition_in(group, kv.data_groups());
+            let key = Bytes::from(format!("{PREFIX}{group}"));
+            targets.push((format!("data {}", group + 1), Target::Data(DataKey { partition, key })));
+        }
+        let tasks = targets.into_iter().map(|(group, target)| {
+            tokio::spawn(run(group, target, Arc::clone(kv), Arc::clone(clock), Arc::clone(&stop)))
+        });
+        Probes { tasks: tasks.collect(), stop }
+    }
+
+    /// Ends the probes and reads back what they wrote.
+    pub async fn finish(self) -> Vec<Trace> {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut traces = Vec::new();
+        for task in self.tasks {
+            match task.await {
+                Ok(trace) => traces.push(trace),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        traces
+    }
+}
+
+/// The first write that left after `moment` and was acknowledged, in the slowest of all groups:
+/// milliseconds after `moment`. `None` when a group acknowledged nothing any more.
+#[must_use]
+pub fn writable_again_ms(traces: &[Trace], moment: UnixMs) -> Option<u64> {
+    let mut slowest = 0;
+    for trace in traces {
+        let first = trace.acked.iter().filter(|(asked, _)| moment <= *asked).map(|(_, acked)| *acked).min()?;
+        slowest = slowest.max(u64::try_from(first.since(moment).as_millis()).unwrap_or(u64::MAX));
+    }
+    Some(slowest)
+}
+
+async fn run(group: String, target: Target, kv: Arc<dyn Kv>, clock: Arc<dyn Clock>, stop: Arc<AtomicBool>) -> Trace {
+    let trace = Mutex::new(Trace { group, acked: Vec::new(), last_acked: 0, found: None });
+    let mut number = 0;
+    while !stop.load(Ordering::SeqCst) {
+        number += 1;
+        let asked = clock.now();
+        if write(&*kv, &target, number).await.is_ok() {
+            let mut trace = trace.lock();
+            trace.acked.push((asked, clock.now()));
+            trace.last_acked = number;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let mut trace = trace.into_inner();
+    trace.found = read(&*kv, &target).await.ok().flatten();
+    trace
+}
+
+async fn write(kv: &dyn Kv, target: &Target, number: u64) -> Result<(), KvError> {
+    let value = Bytes::copy_from_slice(&number.to_be_bytes());
+    match target {
+        Target::Control(key) => kv.put(key.as_bytes(), &value).await.map(|_| ()),
+        Target::Data(key) => {
+            let ops = vec![DataOp::Put { key: key.key.clone(), value }];
+            let unit = Unit { partition: key.partition.clone(), ops };
+            match kv.write(vec![unit]).await.pop() {
+                Some(Ok(UnitOutcome::Done)) => Ok(()),
+                Some(Ok(UnitOutcome::Conflict { .. })) => Err(KvError::Refused("a put cannot conflict".to_owned())),
+                Some(Err(error)) => Err(error),
+                None => Err(KvError::Unknown("no answer".to_owned())),
+            }
+        }
+    }
+}
+
+async fn read(kv: &dyn Kv, target: &Target) -> Result<Option<u64>, KvError> {
+    let value = match target {
+        Target::Control(key) => kv.get(key.as_bytes()).await?.map(|pair| pair.value),
+        Target::Data(key) => kv.read(vec![key.clone()]).await?.pop().flatten(),
+    };
+    Ok(value.and_then(|value| value.as_ref().try_into().ok().map(u64::from_be_bytes)))
+}
+
+/// A partition key that falls into this data group.
+fn partition_in(group: u32, groups: u32) -> Bytes {
+    for candidate in 0..PARTITIONS_TRIED_MAX {
+        let partition = Bytes::copy_from_slice(&candidate.to_be_bytes());
+        if kvsvr::route::data_group(&partition, groups) == group {
+            return partition;
+        }
+    }
+    unreachable!("{PARTITIONS_TRIED_MAX} keys over {groups} groups miss none")
+}
