@@ -94,7 +94,7 @@ pub async fn run(args: DemoArgs, format: Format) -> Result<(), Failure> {
         told = Box::pin(story::tell(&args, &stage, doors)) => told,
         _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Error, "interrupted; the cluster was stopped")),
     };
-    if told.is_err() {
+    if !told.as_ref().is_ok_and(|report| report.ok) {
         stage.keep_for_inspection();
     }
     let struck = stage.strike().await;
