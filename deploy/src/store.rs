@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   DATA/tickets/<build>/roster.json .sig  files/000012.hbt    pushed by operators, verified on arrival
-//!   DATA/secrets/<build>/sign.pub node.seal                    every node: trust, and its own seal key
+//!                        seal-a1.key                           this node's own seal key
+//!   DATA/secrets/<build>/sign.pub                              every node: whose rosters it trusts
 //!                        build.key seal.key keylist.json       nodes that open
 //!                        manifest.json .sig                    nodes that settle
 //! ```
@@ -13,6 +14,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use access::node::{build_dir as build_dir_of, seal_key_path};
 use parking_lot::Mutex;
 use ticket::digest::Digest;
 use ticket::file::TicketFile;
@@ -47,7 +49,7 @@ impl TicketStore {
     /// Where a build's files lie.
     #[must_use]
     pub fn tickets_dir(&self, build: BuildId) -> PathBuf {
-        self.data_dir.join("tickets").join(build.to_string())
+        build_dir_of(&self.data_dir, build)
     }
 
     /// Where a build's secrets lie.
@@ -174,7 +176,7 @@ impl TicketStore {
 /// When something cannot be read or written.
 pub fn install_secrets(
     disk: &dyn Disk,
-    build_dir: &Path,
+    source_dir: &Path,
     build: BuildId,
     node: NodeId,
     data_dir: &Path,
@@ -185,15 +187,17 @@ pub fn install_secrets(
     disk.create_dir_all(&target).context(Exit::Error, doing("the folder"))?;
     let private = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(&target, private).context(Exit::Error, doing("the folder"))?;
-    let keys = build_dir.join("keys");
+    let keys = source_dir.join("keys");
     let master = SealMaster::load(disk, &keys.join("seal.key")).context(Exit::Denied, doing("seal.key"))?;
     let sources = OPENER_SECRETS.map(|name| (keys.join(name), name));
-    let documents = ["manifest.json", "manifest.json.sig"].map(|name| (build_dir.join(name), name));
+    let documents = ["manifest.json", "manifest.json.sig"].map(|name| (source_dir.join(name), name));
     for (source, name) in sources.into_iter().chain(documents) {
         let bytes = disk.read(&source).context(Exit::Denied, doing(name))?;
         disk.publish(&target.join(name), &bytes).context(Exit::Error, doing(name))?;
     }
-    master.node_key(node).publish(&target.join("node.seal")).context(Exit::Error, doing("node.seal"))?;
+    let seal = seal_key_path(data_dir, build, node);
+    disk.create_dir_all(&build_dir_of(data_dir, build)).context(Exit::Error, doing("the folder"))?;
+    master.node_key(node).publish(&seal).context(Exit::Error, doing("its seal key"))?;
     // Last: a node takes a roster only once this is there.
     let public = disk.read(&keys.join("sign.pub")).context(Exit::Denied, doing("sign.pub"))?;
     disk.publish(&target.join("sign.pub"), &public).context(Exit::Error, doing("sign.pub"))

@@ -182,7 +182,7 @@ fn show_check(summary: &CheckSummary) -> String {
         "{}: {} batches, {} packets, {} yuan; schemes {}",
         summary.event,
         grouped(summary.batches),
-        grouped(summary.records),
+        grouped(summary.packets),
         yuan(summary.total_fen.get()),
         summary.schemes.join(", ")
     )

@@ -202,11 +202,11 @@ fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) ->
 async fn add_groups(cluster: &Cluster, id: NodeId, doors: &Doors, host: &Arc<Host>) -> Result<Groups, Failure> {
     let voters = cluster.voters();
     let first_leader = |number: u32| voters[number as usize % voters.len()].0;
-    let control = host.add_group(CONTROL_GROUP, ControlMachine::new(), &voters, first_leader(0)).await;
+    let control = host.add_group(CONTROL_GROUP, ControlMachine::default(), &voters, first_leader(0)).await;
     let control = control.context(Exit::Error, "joining the control group")?;
     let mut data: Vec<Arc<dyn KvGroup>> = Vec::new();
     for number in 1..=cluster.kv.data_groups {
-        let group = host.add_group(GroupId(number), DataMachine::new(), &voters, first_leader(number)).await;
+        let group = host.add_group(GroupId(number), DataMachine::default(), &voters, first_leader(number)).await;
         data.push(group.context(Exit::Error, format!("joining data group {number}"))?);
     }
     let mut partitions = Vec::new();
@@ -237,8 +237,8 @@ fn start_access(cluster: &Cluster, node: &Node, doors: &Doors, kv: &Arc<dyn Kv>)
     let history_key = clients::history_key(cluster)?;
     let mut config = NodeConfig::new(node.id, node.data_dir.clone(), history_key);
     config.block = cluster.access.reserve_records;
-    config.timing.grace = Duration::from_millis(cluster.access.claim_grace_ms);
-    config.timing.lead = Duration::from_millis(cluster.access.claim_lead_ms);
+    config.timing.grace_ms = cluster.access.claim_grace_ms;
+    config.timing.early_ms = cluster.access.claim_lead_ms;
     config.rules.quota_per_s = cluster.access.quota_per_second;
     config.rules.user_interval_ms = cluster.access.user_interval_ms;
     AccessNode::start(config, Arc::clone(kv), Arc::clone(&doors.disk), Arc::clone(&doors.clock))
