@@ -18,6 +18,7 @@ use openraft::vote::RaftLeaderId;
 use prost::Message;
 
 use crate::engine::EngineError;
+use crate::state::SnapshotSeal;
 use crate::types::{
     Entry, LeaderId, LogId, Membership, Peer, Proposal, SnapshotMeta, StoredMembership, Vote,
 };
@@ -219,6 +220,26 @@ pub fn entry_from_pb(entry: pb::Entry) -> Result<Entry, CodecError> {
         }
     };
     Ok(Entry { log_id, payload })
+}
+
+/// The wire form of a snapshot's seal.
+#[must_use]
+pub fn snapshot_seal_to_pb(seal: &SnapshotSeal) -> pb::SnapshotSeal {
+    pb::SnapshotSeal {
+        pairs: seal.pairs,
+        now_ms: seal.now_ms,
+        digest: Bytes::copy_from_slice(&seal.digest),
+    }
+}
+
+/// A snapshot's seal from the wire.
+///
+/// # Errors
+/// [`CodecError::Missing`] when the digest has another length.
+pub fn snapshot_seal_from_pb(seal: &pb::SnapshotSeal) -> Result<SnapshotSeal, CodecError> {
+    let digest =
+        seal.digest.as_ref().try_into().map_err(|_| CodecError::Missing("a 32-byte digest"))?;
+    Ok(SnapshotSeal { pairs: seal.pairs, now_ms: seal.now_ms, digest })
 }
 
 #[cfg(test)]

@@ -5,4 +5,5 @@ pub mod error;
 pub mod log;
 pub mod machine;
 pub mod state;
+pub mod testing;
 pub mod types;

@@ -19,6 +19,11 @@
 //! Not here: any meaning of keys.
 
 mod batch;
+pub mod rocks;
+pub mod sim;
+
+#[cfg(test)]
+mod conformance;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

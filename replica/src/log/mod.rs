@@ -1,8 +1,32 @@
 //! The Raft logs of all groups of a process in one engine, written by one writer.
 //!
 //! ```text
-//!   LogWriter::start_thread(engine: Arc<dyn Engine>) -> LogWriter            production
-//!   LogWriter::start_task(engine: Arc<dyn Engine>, pause: Pause) -> LogWriter   simulator
-//!   LogStore::open(group: GroupId, engine: Arc<dyn Engine>, writer: LogWriter)
-//!       -> Result<LogStore, EngineError>                  RaftLogStorage<TypeConfig>
+//!   group 0  LogStore --append--+
+//!   group 1  LogStore --vote----+--> queue --> LogWriter: drain all, one batch, one fsync,
+//!   group 7  LogStore --append--+              then every callback
+//!               |
+//!               +-- tail cache: what was appended and may not be durable yet, readable at once
 //! ```
+//!
+//! While one fsync runs, everything that arrives queues up and shares the next one: group commit
+//! without a timer, and with a batch of one when nothing else is waiting.
+//!
+//! Invariant: a callback or a return from `save_vote` means that a power cut cannot take it back,
+//! nor anything queued before it. The order of a group's operations is the order on disk.
+//!
+//! Not here: what entries mean, when to purge (openraft decides, `StateStore` limits).
+
+mod keys;
+mod reader;
+mod store;
+mod tail;
+mod writer;
+
+pub use reader::LogReader;
+pub use store::LogStore;
+pub use writer::{LogWriter, Pause, WriterStats};
+
+#[cfg(test)]
+mod suite_test;
+#[cfg(test)]
+mod tests;

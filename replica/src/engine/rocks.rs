@@ -1,0 +1,268 @@
+//! RocksDB behind the [`Engine`] trait, in the two ways a node uses it.
+//!
+//! ```text
+//!            WAL    write          write_durable   flush
+//!   Log      on     buffered       fsync           fsync of the WAL
+//!   State    off    memory only    write + flush   memtable to disk (all of it, atomically)
+//! ```
+//!
+//! Invariant: the log is opened only if every record up to its torn end reads back as it was
+//! written. RocksDB's default recovery would stop at the first bad record and open what is before
+//! it, silently dropping acknowledged entries or a vote; here such a log is refused.
+//!
+//! Not here: compression (entries are opaque and short-lived; no C library more), column families
+//! (one key space, cut by prefixes), background tuning by hand.
+
+mod pinned;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel,
+    Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use crate::engine::{Batch, Engine, EngineError, Op, View};
+
+/// What the instance holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Raft logs and votes: a write-ahead log, recovered strictly.
+    Log,
+    /// Applied state: no write-ahead log, the Raft log is one.
+    State,
+}
+
+/// Memory an instance may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// One memtable; up to four exist while flushes lag.
+    pub write_buffer_bytes: usize,
+    /// Cache of blocks read from disk.
+    pub block_cache_bytes: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { write_buffer_bytes: 64 << 20, block_cache_bytes: 128 << 20 }
+    }
+}
+
+/// Bytes of write-ahead log beyond which RocksDB flushes memtables to shorten it.
+const WAL_BYTES_MAX: u64 = 512 << 20;
+const WRITE_BUFFERS_MAX: i32 = 4;
+
+/// A RocksDB instance.
+pub struct RocksEngine {
+    db: Arc<DB>,
+    mode: Mode,
+    failed: OnceLock<EngineError>,
+}
+
+impl RocksEngine {
+    /// Opens or creates the instance in directory `path`.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] with what to do about it; [`EngineError::Failed`] otherwise.
+    pub fn open(path: &Path, mode: Mode, memory: Memory) -> Result<Arc<RocksEngine>, EngineError> {
+        let db = DB::open(&options(mode, memory), path)
+            .map_err(|error| refusal(path, mode, &error))?;
+        Ok(Arc::new(RocksEngine { db: Arc::new(db), mode, failed: OnceLock::new() }))
+    }
+
+    fn healthy(&self) -> Result<(), EngineError> {
+        self.failed.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Remembers the first failure of a write or sync for ever.
+    fn sticky(&self, result: Result<(), rocksdb::Error>) -> Result<(), EngineError> {
+        result.map_err(|error| self.failed.get_or_init(|| engine_error(&error)).clone())
+    }
+
+    fn write_with(&self, batch: Batch, sync: bool) -> Result<(), EngineError> {
+        self.healthy()?;
+        let mut options = WriteOptions::default();
+        match self.mode {
+            Mode::Log => options.set_sync(sync),
+            Mode::State => options.disable_wal(true),
+        }
+        self.sticky(self.db.write_opt(write_batch(&batch), &options))
+    }
+}
+
+impl View for RocksEngine {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.healthy()?;
+        let found = self.db.get_pinned(key).map_err(|error| engine_error(&error))?;
+        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        self.healthy()?;
+        let Some(options) = bounds(from, to) else { return Ok(()) };
+        walk(self.db.raw_iterator_opt(options), reverse, visit)
+    }
+}
+
+impl Engine for RocksEngine {
+    fn write(&self, batch: Batch) -> Result<(), EngineError> {
+        self.write_with(batch, false)
+    }
+
+    fn write_durable(&self, batch: Batch) -> Result<(), EngineError> {
+        match self.mode {
+            Mode::Log => self.write_with(batch, true),
+            Mode::State => {
+                self.write_with(batch, false)?;
+                self.flush()
+            }
+        }
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        self.healthy()?;
+        let flushed = match self.mode {
+            Mode::Log => self.db.flush_wal(true),
+            Mode::State => off_the_scheduler(|| self.db.flush()),
+        };
+        self.sticky(flushed)
+    }
+
+    fn snapshot(&self) -> Arc<dyn View> {
+        Arc::new(pinned::Pinned::take(&self.db))
+    }
+}
+
+/// Runs work that may take long. A worker thread of a multi-threaded runtime hands its other tasks
+/// away first; elsewhere (plain threads, the simulator) there is nothing to hand away.
+fn off_the_scheduler<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
+    }
+}
+
+fn options(mode: Mode, memory: Memory) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_compression_type(DBCompressionType::None);
+    options.set_write_buffer_size(memory.write_buffer_bytes);
+    options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(1024);
+    options.set_bytes_per_sync(1 << 20);
+    // RocksDB's own log files: short, few, and no periodic statistics.
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_log_level(LogLevel::Warn);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(4 << 20);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(memory.block_cache_bytes));
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    match mode {
+        Mode::Log => {
+            options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+            options.set_recycle_log_file_num(0);
+            options.set_track_and_verify_wals_in_manifest(true);
+            options.set_max_total_wal_size(WAL_BYTES_MAX);
+        }
+        Mode::State => {
+            options.set_atomic_flush(true);
+            table.set_bloom_filter(10.0, false);
+        }
+    }
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+fn write_batch(batch: &Batch) -> WriteBatch {
+    // Twelve bytes of header, and at most eleven for kind and lengths of an operation.
+    let mut ops = WriteBatch::with_capacity_bytes(12 + batch.size_bytes() + 11 * batch.ops().len());
+    for op in batch.ops() {
+        match op {
+            Op::Put(key, value) => ops.put(key, value),
+            Op::Delete(key) => ops.delete(key),
+            Op::DeleteRange(from, to) => ops.delete_range(from, to),
+        }
+    }
+    ops
+}
+
+/// Read options for `[from, to)`; `None` when the range is empty.
+fn bounds(from: &[u8], to: &[u8]) -> Option<ReadOptions> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(from);
+    if !to.is_empty() {
+        if from >= to {
+            return None;
+        }
+        options.set_iterate_upper_bound(to);
+    }
+    Some(options)
+}
+
+fn walk(
+    mut at: DBRawIterator<'_>,
+    reverse: bool,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<(), EngineError> {
+    if reverse { at.seek_to_last() } else { at.seek_to_first() }
+    while let Some((key, value)) = at.item() {
+        if visit(key, value).is_break() {
+            return Ok(());
+        }
+        if reverse { at.prev() } else { at.next() }
+    }
+    // An iterator also ends when it cannot read on: that is not the end of the range.
+    at.status().map_err(|error| engine_error(&error))
+}
+
+fn engine_error(error: &rocksdb::Error) -> EngineError {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => EngineError::Corrupt(error.to_string()),
+        _ => EngineError::Failed(error.to_string()),
+    }
+}
+
+fn refusal(path: &Path, mode: Mode, error: &rocksdb::Error) -> EngineError {
+    let path = path.display();
+    let error_text = error.to_string();
+    // Besides the explicit kind: a WAL that the manifest knows and the directory lacks, or that is
+    // shorter than what was synced.
+    let damaged = error.kind() == rocksdb::ErrorKind::Corruption
+        || error_text.contains("Corruption")
+        || error_text.contains("checksum mismatch");
+    if !damaged {
+        return EngineError::Failed(format!("cannot open {path}: {error_text}"));
+    }
+    EngineError::Corrupt(match mode {
+        Mode::Log => format!(
+            "the Raft log in {path} is damaged ({error_text}). Entries or votes this node has \
+             acknowledged may be missing, so it must not rejoin with this log. Move {path} away, \
+             remove the node from its groups, and let it join again under a node id never used \
+             before; the other zones hold the data."
+        ),
+        Mode::State => format!(
+            "the state in {path} is damaged ({error_text}). Move {path} away together with the \
+             log beside it, remove the node from its groups, and let it join again under a node \
+             id never used before; it then receives a snapshot."
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests;
