@@ -1,0 +1,171 @@
+//! Turns many small commands into few large proposals, without a timer.
+//!
+//! ```text
+//!   propose --> backlog --> proposal --> Raft (at most 4 at once)
+//!     ^            ^ fills up while the proposals before it are on their way,
+//!     |              so batches grow with load and one lone command never waits
+//!     +---- replies, one per command, in order ----+
+//! ```
+//!
+//! Invariant: a command is answered exactly once, and "refused" or "not the leader" only when it
+//! certainly was not appended to any log. Everything else that is not a reply is "unknown".
+//!
+//! Not here: retries. Only the caller knows whether its command may be repeated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use openraft::Raft;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use world::Clock;
+
+use crate::backlog::{Backlog, Bounds, Full};
+use crate::error::ProposeError;
+use crate::limits::{
+    BACKLOG_BYTES_MAX, BACKLOG_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSAL_BYTES_MAX, PROPOSAL_COMMANDS_MAX,
+    PROPOSALS_IN_FLIGHT_MAX,
+};
+use crate::machine::Machine;
+
+use crate::state::StateStore;
+use crate::status::Counters;
+use crate::types::{Proposal, TypeConfig, node_id};
+
+type Outcome = Result<Bytes, ProposeError>;
+type Caller = oneshot::Sender<Outcome>;
+
+/// The front of a group through which commands go.
+pub(crate) struct Batcher {
+    backlog: Mutex<Backlog<Caller>>,
+    arrived: Notify,
+    counters: Arc<Counters>,
+}
+
+impl Batcher {
+    pub(crate) fn new(counters: Arc<Counters>) -> Arc<Batcher> {
+        let bounds = Bounds {
+            backlog_commands_max: BACKLOG_COMMANDS_MAX,
+            backlog_bytes_max: BACKLOG_BYTES_MAX,
+            proposal_commands_max: PROPOSAL_COMMANDS_MAX,
+            proposal_bytes_max: PROPOSAL_BYTES_MAX,
+        };
+        Arc::new(Batcher { backlog: Mutex::new(Backlog::new(bounds)), arrived: Notify::new(), counters })
+    }
+
+    /// Has `command` proposed and waits for its reply.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub(crate) async fn propose(&self, command: Bytes, deadline: Duration) -> Outcome {
+        if command.len() > COMMAND_BYTES_MAX {
+            Counters::add(&self.counters.refused, 1);
+            let size = command.len();
+            return Err(ProposeError::Refused(format!("a command of {size} bytes; the limit is {COMMAND_BYTES_MAX}")));
+        }
+        let (caller, mut reply) = oneshot::channel();
+        let pushed = self.backlog.lock().push(command, caller);
+        let place = match pushed {
+            Ok(place) => place,
+            Err(full) => return Err(self.refuse(full)),
+        };
+        self.arrived.notify_one();
+        match tokio::time::timeout(deadline, &mut reply).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(self.unknown("the replica stopped")),
+            Err(_) if self.backlog.lock().withdraw(place) => {
+                Counters::add(&self.counters.refused, 1);
+                Err(ProposeError::Refused("overloaded: not proposed within its deadline".to_owned()))
+            }
+            // Taken between the deadline and the withdrawal: the answer may be there already.
+            Err(_) => reply.try_recv().unwrap_or_else(|_| Err(self.unknown("no reply within the deadline"))),
+        }
+    }
+
+    /// Takes no more commands; those that wait are refused.
+    pub(crate) fn close(&self) {
+        let callers = self.backlog.lock().close();
+        for caller in callers {
+            let _ = caller.send(Err(self.refuse(Full::Closed)));
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Proposes what waits until the replica stops.
+    pub(crate) async fn run<M: Machine>(self: Arc<Self>, raft: Raft<TypeConfig, StateStore<M>>, clock: Arc<dyn Clock>) {
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            while in_flight.len() < PROPOSALS_IN_FLIGHT_MAX {
+                let taken = self.backlog.lock().take();
+                if taken.is_empty() {
+                    break;
+                }
+                let (commands, callers): (Vec<Bytes>, Vec<Caller>) = taken.into_iter().unzip();
+                let proposal = Proposal::pack(clock.now().0, commands.iter().map(Bytes::as_ref));
+                let (responder, result) = ProgressResponder::complete_only();
+                match raft.client_write_ff(proposal, Some(responder)).await {
+                    Ok(()) => in_flight.push(async move { (result.await.ok(), callers) }),
+                    // The request did not reach the core, so nothing was appended.
+                    Err(fatal) => self.answer_all(callers, &ProposeError::Refused(format!("the replica stopped: {fatal}"))),
+                }
+            }
+            tokio::select! {
+                biased;
+                Some((result, callers)) = in_flight.next(), if !in_flight.is_empty() => self.settle(result, callers),
+                () = self.arrived.notified(), if in_flight.len() < PROPOSALS_IN_FLIGHT_MAX => {}
+            }
+        }
+    }
+
+    /// Answers the callers of one proposal.
+    fn settle(&self, result: Option<ClientWriteResult<TypeConfig>>, callers: Vec<Caller>) {
+        let error = match result {
+            Some(Ok(response)) => {
+                let replies = response.data.0;
+                assert_eq!(replies.len(), callers.len(), "a proposal has one reply per command");
+                Counters::add(&self.counters.proposals, 1);
+                Counters::add(&self.counters.commands, callers.len());
+                for (caller, reply) in callers.into_iter().zip(replies) {
+                    let _ = caller.send(Ok(reply)); // A caller may have given up.
+                }
+                return;
+            }
+            Some(Err(ClientWriteError::ForwardToLeader(forward))) => {
+                ProposeError::NotLeader { hint: forward.leader_id.and_then(node_id) }
+            }
+            Some(Err(error)) => ProposeError::Unknown(format!("leadership was lost: {error}")),
+            None => ProposeError::Unknown("the replica stopped".to_owned()),
+        };
+        self.answer_all(callers, &error);
+    }
+
+    fn answer_all(&self, callers: Vec<Caller>, error: &ProposeError) {
+        match error {
+            ProposeError::Unknown(_) => Counters::add(&self.counters.unknown, callers.len()),
+            ProposeError::Refused(_) => Counters::add(&self.counters.refused, callers.len()),
+            ProposeError::NotLeader { .. } => {}
+        }
+        for caller in callers {
+            let _ = caller.send(Err(error.clone()));
+        }
+    }
+
+    fn refuse(&self, full: Full) -> ProposeError {
+        Counters::add(&self.counters.refused, 1);
+        ProposeError::Refused(match full {
+            Full::Backlog => "overloaded: too many commands wait".to_owned(),
+            Full::Closed => "shutting down".to_owned(),
+        })
+    }
+
+    fn unknown(&self, reason: &str) -> ProposeError {
+        Counters::add(&self.counters.unknown, 1);
+        ProposeError::Unknown(reason.to_owned())
+    }
+}

@@ -1,0 +1,141 @@
+//! Carrying out changes of a group's members on its leader.
+//!
+//! Invariant: no change starts that [`crate::members`] does not allow.
+//!
+//! Not here: the verdicts themselves, which are pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::errors::{ClientWriteError, RaftError};
+use world::NodeId;
+
+use crate::group::Group;
+use crate::machine::Machine;
+use crate::members::MemberError;
+use crate::types::{Peer, TypeConfig, node_id, raft_id};
+
+/// How long one step of a change may take before its outcome is given as unknown.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the members are not as wished.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// This member does not lead the group; nothing was done.
+    #[error("not the leader; {}", .hint.map_or("no leader is known".to_owned(), |l| format!("try {l}")))]
+    NotLeader {
+        /// Who leads, as far as this member knows.
+        hint: Option<NodeId>,
+    },
+    /// The change is not allowed now; nothing was done.
+    #[error("refused: {0}")]
+    Refused(#[from] MemberError),
+    /// Raft refused the change; nothing was done.
+    #[error("refused by raft: {0}")]
+    Raft(String),
+    /// The change was begun, and it is not known whether it will be carried out.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+impl<M: Machine> Group<M> {
+    /// Adds `node` without a vote; it begins to receive the log. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), ChangeError> {
+        self.check_leads()?;
+        self.members().check_add_learner(node)?;
+        let peer = Peer { addr: address.to_owned() };
+        let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.add_learner(raft_id(node), peer, false)).await;
+        outcome(written, Steps::One)
+    }
+
+    /// Makes `voters` the voters, by joint consensus. Who is no longer a voter is no longer a
+    /// member.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        self.check_leads()?;
+        self.members().check_change(&voters)?;
+        self.set_voters(voters).await
+    }
+
+    /// Replaces the voter `old`, dead or alive, by the learner `new`.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn replace_voter(&self, old: NodeId, new: NodeId) -> Result<(), ChangeError> {
+        self.check_leads()?;
+        let voters = self.members().check_replace(old, new)?;
+        self.set_voters(voters).await
+    }
+
+    /// Gives a member a new address: the machine moved, its disk and its id with it.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn set_address(&self, node: NodeId, address: &str) -> Result<(), ChangeError> {
+        self.check_leads()?;
+        let members = self.members();
+        if !members.voters.contains(&node) && !members.learners.contains(&node) {
+            return Err(MemberError::NotMember { node }.into());
+        }
+        let peer = Peer { addr: address.to_owned() };
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(raft_id(node), peer)]));
+        let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.change_membership(change, true)).await;
+        outcome(written, Steps::One)
+    }
+
+    async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        let ids: BTreeSet<u64> = voters.into_iter().map(raft_id).collect();
+        assert!(!ids.is_empty(), "the check refuses an empty set");
+        let change = ChangeMembers::ReplaceAllVoters(ids);
+        let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.change_membership(change, false)).await;
+        outcome(written, Steps::Two)
+    }
+
+    /// Ends a change whose leader was lost between its two steps; does nothing otherwise.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn finish_change(&self) -> Result<(), ChangeError> {
+        self.check_leads()?;
+        if !self.members().joint {
+            return Ok(());
+        }
+        let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+        let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.change_membership(change, false)).await;
+        outcome(written, Steps::One)
+    }
+
+    fn check_leads(&self) -> Result<(), ChangeError> {
+        if self.is_leader() { Ok(()) } else { Err(ChangeError::NotLeader { hint: self.leader() }) }
+    }
+}
+
+type Written<T> = Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+/// How many log entries a change takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Steps {
+    One,
+    /// Into the joint configuration and out of it: an error may come from either.
+    Two,
+}
+
+fn outcome<T>(written: Result<Written<T>, tokio::time::error::Elapsed>, steps: Steps) -> Result<(), ChangeError> {
+    match (written, steps) {
+        (Ok(Ok(_)), _) => Ok(()),
+        (Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))), Steps::One) => {
+            Err(ChangeError::NotLeader { hint: forward.leader_id.and_then(node_id) })
+        }
+        (Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))), _) => {
+            Err(ChangeError::Raft(error.to_string()))
+        }
+        (Ok(Err(error)), _) => Err(ChangeError::Unknown(error.to_string())),
+        (Err(_), _) => Err(ChangeError::Unknown("not done within the deadline".to_owned())),
+    }
+}

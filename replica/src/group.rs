@@ -1,0 +1,272 @@
+//! One member of one Raft group: what the machine's owner talks to.
+//!
+//! ```text
+//!   propose -> batcher -> Raft -> log, peers, machine -> reply
+//!   read_barrier -> read gate -> quorum       read -> machine and state, one consistent cut
+//!   watch <- status <- Raft's metrics
+//! ```
+//!
+//! Invariant: nothing here can acknowledge a write that Raft has not committed and applied, nor
+//! let a read pass without a quorum.
+//!
+//! Not here: other groups and the host they share ([`crate::host`]); how leadership moves
+//! (`transfer`) and how members change (`change`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::{Instant as _, Raft};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use world::{Clock, GroupId, NodeId};
+
+use crate::batcher::Batcher;
+use crate::config::ReplicaConfig;
+use crate::engine::View;
+use crate::error::{ProposeError, ReadError};
+use crate::machine::Machine;
+use crate::members;
+use crate::network::link::Links;
+use crate::reads::ReadGate;
+use crate::state::{StateHandle, StateStore};
+use crate::status::{Counters, GroupStatus};
+use crate::types::{Peer, TypeConfig, node_id};
+
+/// A running member of a group whose machine is `M`.
+pub struct Group<M: Machine> {
+    pub(crate) id: GroupId,
+    pub(crate) node: NodeId,
+    /// Who should lead when all is well.
+    pub(crate) preferred: NodeId,
+    pub(crate) config: ReplicaConfig,
+    pub(crate) raft: Raft<TypeConfig, StateStore<M>>,
+    pub(crate) state: StateHandle<M>,
+    pub(crate) links: Arc<Links>,
+    batcher: Arc<Batcher>,
+    gate: Arc<ReadGate>,
+    counters: Arc<Counters>,
+    status: watch::Receiver<GroupStatus>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a group is made of.
+pub(crate) struct Parts<M: Machine> {
+    pub(crate) id: GroupId,
+    pub(crate) node: NodeId,
+    pub(crate) preferred: NodeId,
+    pub(crate) config: ReplicaConfig,
+    pub(crate) raft: Raft<TypeConfig, StateStore<M>>,
+    pub(crate) state: StateHandle<M>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl<M: Machine> Group<M> {
+    pub(crate) fn start(parts: Parts<M>) -> Arc<Group<M>> {
+        let Parts { id, node, preferred, config, raft, state, links, clock } = parts;
+        let counters = Arc::new(Counters::default());
+        let batcher = Batcher::new(Arc::clone(&counters));
+        let gate = ReadGate::new(Arc::clone(&counters));
+        let first = report(id, node, &raft.metrics().borrow_watched(), &counters);
+        let (reports, status) = watch::channel(first);
+        let tasks = vec![
+            tokio::spawn(Arc::clone(&batcher).run(raft.clone(), clock)),
+            tokio::spawn(Arc::clone(&gate).run(raft.clone(), config.read_deadline)),
+            tokio::spawn(follow(id, node, raft.metrics(), reports, Arc::clone(&counters))),
+        ];
+        let tasks = Mutex::new(tasks);
+        Arc::new(Group { id, node, preferred, config, raft, state, links, batcher, gate, counters, status, tasks })
+    }
+
+    /// The group's number.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Has `command` replicated and applied; answers the machine's reply. Commands that arrive
+    /// together share a log entry.
+    ///
+    /// # Errors
+    /// [`ProposeError`]. Only `Unknown` leaves open whether the command is or will be applied.
+    pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+        if !self.is_leader() {
+            return Err(ProposeError::NotLeader { hint: self.leader() });
+        }
+        self.batcher.propose(command, self.config.propose_deadline).await
+    }
+
+    /// Returns when this member has proved that it led after the call began, and has applied
+    /// everything that was acknowledged before. A [`Group::read`] that follows is linearizable.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_barrier(&self) -> Result<(), ReadError> {
+        if !self.is_leader() {
+            return Err(ReadError::NotLeader { hint: self.leader() });
+        }
+        self.gate.pass(self.config.read_deadline).await
+    }
+
+    /// Reads the machine and its durable state at one applied index: as new as this member knows,
+    /// linearizable only after [`Group::read_barrier`].
+    pub fn read<R>(&self, read: impl FnOnce(&M, &dyn View) -> R) -> R {
+        self.state.read(read)
+    }
+
+    /// Whether this member believes that it leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// Who leads, as far as this member knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader.and_then(node_id)
+    }
+
+    /// Term and node of this member's leadership, for fencing what it hands out; `None` when it
+    /// does not lead. Greater tokens belong to later leaders.
+    #[must_use]
+    pub fn term_token(&self) -> Option<(u64, NodeId)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let vote = &metrics.vote;
+        let leads = metrics.state.is_leader() && vote.committed && node_id(vote.leader_id.node_id) == Some(self.node);
+        leads.then_some((vote.leader_id.term, self.node))
+    }
+
+    /// The member's view of the group now.
+    #[must_use]
+    pub fn status(&self) -> GroupStatus {
+        report(self.id, self.node, &self.raft.metrics().borrow_watched(), &self.counters)
+    }
+
+    /// The member's view of the group whenever it changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<GroupStatus> {
+        self.status.clone()
+    }
+
+    /// Waits until some member leads, as far as this one knows; answers who.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`] when nobody does within `patience`.
+    pub async fn wait_for_leader(&self, patience: Duration) -> Result<NodeId, ReadError> {
+        let mut status = self.watch();
+        let found = status.wait_for(|status| status.leader.is_some() || status.stopped.is_some());
+        let leader = tokio::time::timeout(patience, found).await.ok().and_then(Result::ok).and_then(|status| status.leader);
+        leader.ok_or_else(|| ReadError::Unavailable(format!("{} has no leader", self.id)))
+    }
+
+    /// Takes a snapshot now, whatever the log's length: makes the state durable and lets the log
+    /// before it be removed.
+    ///
+    /// # Errors
+    /// [`ReadError::Unavailable`] when the replica has stopped.
+    pub async fn snapshot(&self) -> Result<(), ReadError> {
+        let triggered = self.raft.trigger().snapshot().await;
+        triggered.map_err(|fatal| ReadError::Unavailable(format!("the replica stopped: {fatal}")))
+    }
+
+    /// The members as this leader sees them. A member is alive when it answered within two
+    /// election timeouts.
+    #[must_use]
+    pub fn members(&self) -> members::View {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let nodes = |ids: &mut dyn Iterator<Item = u64>| -> BTreeSet<NodeId> { ids.filter_map(node_id).collect() };
+        let last_index = metrics.last_log_index.unwrap_or(0);
+        let mut alive: BTreeMap<NodeId, u64> = BTreeMap::from([(self.node, last_index)]);
+        for (id, heard) in metrics.heartbeat.iter().flatten() {
+            let fresh = heard.is_some_and(|heard| heard.elapsed() < self.config.election_patience());
+            let held = metrics.replication.as_ref().and_then(|held| held.get(id)).and_then(Option::as_ref);
+            if let (true, Some(node), Some(held)) = (fresh, node_id(*id), held) {
+                alive.insert(node, held.index);
+            }
+        }
+        members::View {
+            voters: nodes(&mut membership.voter_ids()),
+            learners: nodes(&mut membership.learner_ids()),
+            joint: membership.get_joint_config().len() > 1,
+            last_index,
+            alive,
+            lag_entries_max: self.config.transfer_lag_entries_max,
+        }
+    }
+
+    /// How `node` is reached, when it is a member.
+    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let peer: Option<&Peer> = metrics.membership_config.membership().get_node(&crate::types::raft_id(node));
+        peer.map(|peer| peer.addr.clone())
+    }
+
+    /// Stops the member: refuses what is new, then stops Raft, then the tasks around it.
+    pub(crate) async fn stop(&self) {
+        self.batcher.close();
+        self.gate.close();
+        if self.raft.shutdown().await.is_err() {
+            tracing::error!(group = %self.id, "the replica did not stop cleanly");
+        }
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Makes a status of Raft's metrics.
+fn report(group: GroupId, node: NodeId, metrics: &RaftMetrics<TypeConfig>, counters: &Counters) -> GroupStatus {
+    let membership = metrics.membership_config.membership();
+    let index = |log_id: &Option<crate::types::LogId>| log_id.as_ref().map_or(0, |log_id| log_id.index);
+    let matched = metrics.replication.iter().flatten();
+    let matched = matched.filter_map(|(id, held)| Some((node_id(*id)?, index(held)))).collect();
+    let acked_ms = metrics.last_quorum_acked.map(|acked| acked.elapsed().as_millis());
+    GroupStatus {
+        group,
+        node,
+        stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+        leader: metrics.current_leader.and_then(node_id),
+        is_leader: metrics.state.is_leader(),
+        term: metrics.current_term,
+        last_index: metrics.last_log_index.unwrap_or(0),
+        committed_index: index(&metrics.local_committed),
+        applied_index: index(&metrics.last_applied),
+        snapshot_index: index(&metrics.snapshot),
+        purged_index: index(&metrics.purged),
+        voters: membership.voter_ids().filter_map(node_id).collect(),
+        learners: membership.learner_ids().filter_map(node_id).collect(),
+        joint: membership.get_joint_config().len() > 1,
+        matched,
+        quorum_acked_ms_ago: acked_ms.and_then(|ms| u64::try_from(ms).ok()),
+        counts: counters.read(),
+    }
+}
+
+/// Publishes a status for every change of the metrics until Raft stops.
+async fn follow(
+    group: GroupId,
+    node: NodeId,
+    mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
+    reports: watch::Sender<GroupStatus>,
+    counters: Arc<Counters>,
+) {
+    while metrics.changed().await.is_ok() {
+        let status = report(group, node, &metrics.borrow_watched(), &counters);
+        reports.send_replace(status);
+    }
+    reports.send_modify(|status| {
+        status.stopped.get_or_insert_with(|| "the replica stopped".to_owned());
+        status.is_leader = false;
+    });
+}

@@ -1,0 +1,107 @@
+//! A group as its peers and its host see it, whatever its machine.
+//!
+//! Invariant: requests of peers go to Raft as they came. Nothing here decides anything.
+//!
+//! Not here: which host asks for what ([`crate::host`], `network::service`).
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use world::{GroupId, NodeId};
+
+use crate::group::Group;
+use crate::machine::Machine;
+use crate::members::best_successor;
+use crate::network::service::PeerHandler;
+use crate::state::{SnapshotData, StagedSnapshot};
+use crate::status::GroupStatus;
+use crate::transfer::TransferError;
+use crate::types::{SnapshotMeta, TypeConfig, Vote};
+
+/// A group as its host sees it.
+#[async_trait]
+pub(crate) trait HostedGroup: Send + Sync {
+    fn group_id(&self) -> GroupId;
+    fn preferred_leader(&self) -> NodeId;
+    fn report(&self) -> GroupStatus;
+    /// The voter that could lead next, when this member leads.
+    fn successor(&self) -> Option<NodeId>;
+    async fn move_leader(&self, to: NodeId) -> Result<(), TransferError>;
+    async fn halt(&self);
+}
+
+#[async_trait]
+impl<M: Machine> HostedGroup for Group<M> {
+    fn group_id(&self) -> GroupId {
+        self.id
+    }
+
+    fn preferred_leader(&self) -> NodeId {
+        self.preferred
+    }
+
+    fn report(&self) -> GroupStatus {
+        self.status()
+    }
+
+    fn successor(&self) -> Option<NodeId> {
+        if self.is_leader() { best_successor(&self.members(), self.node) } else { None }
+    }
+
+    async fn move_leader(&self, to: NodeId) -> Result<(), TransferError> {
+        self.transfer_leader(to).await
+    }
+
+    async fn halt(&self) {
+        self.stop().await;
+    }
+}
+
+#[async_trait]
+impl<M: Machine> PeerHandler for Group<M> {
+    fn append_stream(
+        &self,
+        requests: BoxStream<'static, AppendEntriesRequest<TypeConfig>>,
+    ) -> BoxStream<'static, Result<StreamAppendResult<TypeConfig>, String>> {
+        self.raft.stream_append(requests).map(|answer| answer.map_err(|fatal| fatal.to_string())).boxed()
+    }
+
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, String> {
+        self.raft.append_entries(request).await.map_err(|error| error.to_string())
+    }
+
+    async fn vote(&self, request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, String> {
+        self.raft.vote(request).await.map_err(|error| error.to_string())
+    }
+
+    async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, String> {
+        self.raft.pre_vote(request).await.map_err(|error| error.to_string())
+    }
+
+    async fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<Option<String>, String> {
+        let answer = self.raft.handle_transfer_leader(request).await.map_err(|fatal| fatal.to_string())?;
+        Ok(answer.err().map(|refused| refused.to_string()))
+    }
+
+    async fn elect(&self) -> Result<(), String> {
+        // With a pre-vote round: where a leader is alive, asking for an election changes nothing.
+        self.raft.trigger().elect(true).await.map_err(|fatal| fatal.to_string())
+    }
+
+    fn stage_snapshot(&self) -> Result<StagedSnapshot, String> {
+        self.state.stage_snapshot().map_err(|error| error.to_string())
+    }
+
+    async fn install_snapshot(&self, vote: Vote, meta: SnapshotMeta, staged: StagedSnapshot) -> Result<Vote, String> {
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Incoming(staged) };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|fatal| fatal.to_string())?;
+        Ok(answer.vote)
+    }
+}

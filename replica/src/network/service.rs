@@ -1,0 +1,248 @@
+//! The peer's side: what other members ask of the groups on this host.
+//!
+//! ```text
+//!   append stream -> demux -> session 7 -> group 1's Raft -> answers --+
+//!                         \-> session 9 -> group 3's Raft -> answers --+-> one reply stream
+//! ```
+//!
+//! Invariant: one slow group delays no other. A session's queue holds its whole window, so the
+//! demultiplexer never waits for a group; a peer that sends beyond its window loses the session.
+//!
+//! Not here: what Raft makes of a request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use parking_lot::RwLock;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use world::GroupId;
+
+use super::snapshot;
+use super::wire::{
+    append_from_pb, beat_to_pb, outcome_to_pb, transfer_from_pb, vote_request_from_pb, vote_response_to_pb,
+};
+use crate::codec::pb::peer_server::{Peer, PeerServer};
+use crate::codec::{CodecError, pb, vote_to_pb};
+use crate::limits::{APPEND_WINDOW_FRAMES, LINK_FRAMES_MAX, LINK_SESSIONS_MAX, MESSAGE_BYTES_MAX};
+use crate::state::StagedSnapshot;
+use crate::types::{SnapshotMeta, TypeConfig, Vote};
+
+type Appends = BoxStream<'static, AppendEntriesRequest<TypeConfig>>;
+type Answers = BoxStream<'static, Result<StreamAppendResult<TypeConfig>, String>>;
+
+/// A group as its peers see it, whatever its machine. Errors are for people: the replica stopped.
+#[async_trait]
+pub(crate) trait PeerHandler: Send + Sync {
+    fn append_stream(&self, requests: Appends) -> Answers;
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, String>;
+    async fn vote(&self, request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, String>;
+    async fn pre_vote(&self, request: VoteRequest<TypeConfig>) -> Result<VoteResponse<TypeConfig>, String>;
+    /// `Ok(Some)` is why the transfer is refused.
+    async fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<Option<String>, String>;
+    async fn elect(&self) -> Result<(), String>;
+    fn stage_snapshot(&self) -> Result<StagedSnapshot, String>;
+    async fn install_snapshot(&self, vote: Vote, meta: SnapshotMeta, staged: StagedSnapshot) -> Result<Vote, String>;
+}
+
+/// The groups on this host, for the service.
+pub(crate) struct Registry {
+    groups: RwLock<BTreeMap<GroupId, Arc<dyn PeerHandler>>>,
+    /// Turns true once, when the host stops; long streams end then.
+    stopping: watch::Sender<bool>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Arc<Registry> {
+        Arc::new(Registry { groups: RwLock::new(BTreeMap::new()), stopping: watch::channel(false).0 })
+    }
+
+    pub(crate) fn insert(&self, group: GroupId, handler: Arc<dyn PeerHandler>) {
+        let replaced = self.groups.write().insert(group, handler);
+        assert!(replaced.is_none(), "{group} is added once");
+    }
+
+    /// Ends all streams and forgets all groups.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.groups.write().clear();
+    }
+
+    pub(super) fn group(&self, group: u32) -> Result<Arc<dyn PeerHandler>, Status> {
+        let group = GroupId(group);
+        let found = self.groups.read().get(&group).map(Arc::clone);
+        found.ok_or_else(|| Status::unavailable(format!("{group} is not served here")))
+    }
+}
+
+/// The gRPC service behind the peers port.
+#[derive(Clone)]
+pub struct PeerService {
+    registry: Arc<Registry>,
+}
+
+impl PeerService {
+    pub(crate) fn server(registry: Arc<Registry>) -> PeerServer<PeerService> {
+        PeerServer::new(PeerService { registry })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+fn malformed(error: CodecError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+pub(super) fn stopped(reason: String) -> Status {
+    Status::unavailable(reason)
+}
+
+#[async_trait]
+impl Peer for PeerService {
+    type AppendStream = ReceiverStream<Result<pb::AppendReply, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendFrame>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let (replies, outgoing) = mpsc::channel(LINK_FRAMES_MAX);
+        let demux = Demux { registry: Arc::clone(&self.registry), sessions: BTreeMap::new(), replies };
+        tokio::spawn(demux.run(request.into_inner()));
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn beat(&self, request: Request<pb::BeatRequest>) -> Result<Response<pb::BeatReply>, Status> {
+        let pb::BeatRequest { group, request } = request.into_inner();
+        let group = self.registry.group(group)?;
+        let request = request.ok_or(CodecError::Missing("request")).and_then(append_from_pb).map_err(malformed)?;
+        let answer = group.append(request).await.map_err(stopped)?;
+        Ok(Response::new(beat_to_pb(answer)))
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        let request = request.into_inner();
+        let group = self.registry.group(request.group)?;
+        let answer = group.vote(vote_request_from_pb(request).map_err(malformed)?).await.map_err(stopped)?;
+        Ok(Response::new(vote_response_to_pb(&answer)))
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        let request = request.into_inner();
+        let group = self.registry.group(request.group)?;
+        let answer = group.pre_vote(vote_request_from_pb(request).map_err(malformed)?).await.map_err(stopped)?;
+        Ok(Response::new(vote_response_to_pb(&answer)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferRequest>,
+    ) -> Result<Response<pb::TransferReply>, Status> {
+        let request = request.into_inner();
+        let group = self.registry.group(request.group)?;
+        let refused = group.transfer(transfer_from_pb(request).map_err(malformed)?).await.map_err(stopped)?;
+        Ok(Response::new(pb::TransferReply { refused: refused.unwrap_or_default() }))
+    }
+
+    async fn elect(&self, request: Request<pb::ElectRequest>) -> Result<Response<pb::ElectReply>, Status> {
+        let group = self.registry.group(request.into_inner().group)?;
+        group.elect().await.map_err(stopped)?;
+        Ok(Response::new(pb::ElectReply {}))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotPart>>,
+    ) -> Result<Response<pb::SnapshotReply>, Status> {
+        let mut stopping = self.registry.stopping.subscribe();
+        let vote = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => return Err(stopped("shutting down".to_owned())),
+            vote = snapshot::receive(&self.registry, request.into_inner()) => vote?,
+        };
+        Ok(Response::new(pb::SnapshotReply { vote: Some(vote_to_pb(&vote)) }))
+    }
+}
+
+/// Deals the frames of one peer's stream out to sessions.
+struct Demux {
+    registry: Arc<Registry>,
+    sessions: BTreeMap<u64, mpsc::Sender<AppendEntriesRequest<TypeConfig>>>,
+    replies: mpsc::Sender<Result<pb::AppendReply, Status>>,
+}
+
+impl Demux {
+    async fn run(mut self, mut frames: Streaming<pb::AppendFrame>) {
+        let mut stopping = self.registry.stopping.subscribe();
+        loop {
+            let frame = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => {
+                    let _ = self.replies.try_send(Err(stopped("shutting down".to_owned())));
+                    return;
+                }
+                // The peer may be gone while its requests wait for a slow disk.
+                () = self.replies.closed() => return,
+                frame = frames.message() => frame,
+            };
+            let Ok(Some(frame)) = frame else { return };
+            for session in &frame.closed {
+                self.sessions.remove(session);
+            }
+            let (session, sequence) = (frame.session, frame.sequence);
+            if let Err(reason) = self.deliver(frame) {
+                self.sessions.remove(&session);
+                let outcome = Some(outcome_to_pb(Err(reason)));
+                let reply = pb::AppendReply { session, sequence, outcome };
+                if self.replies.send(Ok(reply)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Hands a frame to its session; a session begins with its first frame.
+    fn deliver(&mut self, frame: pb::AppendFrame) -> Result<(), String> {
+        let Some(request) = frame.request else { return Ok(()) };
+        let request = append_from_pb(request).map_err(|error| error.to_string())?;
+        if frame.sequence == 1 {
+            if self.sessions.len() >= LINK_SESSIONS_MAX {
+                return Err("too many append sessions".to_owned());
+            }
+            let group = self.registry.group(frame.group).map_err(|status| status.message().to_owned())?;
+            let (requests, queue) = mpsc::channel(APPEND_WINDOW_FRAMES);
+            let answers = group.append_stream(ReceiverStream::new(queue).boxed());
+            tokio::spawn(forward(frame.session, answers, self.replies.clone()));
+            self.sessions.insert(frame.session, requests);
+        }
+        // A session that is over has said so in its last answer; what was sent before the peer
+        // read that answer is passed over.
+        let Some(session) = self.sessions.get(&frame.session) else { return Ok(()) };
+        match session.try_send(request) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(_)) => Err("more frames than the window holds".to_owned()),
+        }
+    }
+}
+
+/// Numbers one session's answers and puts them on the reply stream.
+async fn forward(session: u64, mut answers: Answers, replies: mpsc::Sender<Result<pb::AppendReply, Status>>) {
+    let mut sequence = 0;
+    while let Some(answer) = answers.next().await {
+        sequence += 1;
+        let reply = pb::AppendReply { session, sequence, outcome: Some(outcome_to_pb(answer)) };
+        if replies.send(Ok(reply)).await.is_err() {
+            return;
+        }
+    }
+}

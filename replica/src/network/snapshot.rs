@@ -1,0 +1,119 @@
+//! A snapshot on its way: a header, pages, and a last part that says how many there were.
+//!
+//! ```text
+//!   sender:   header, page, page, ..., last(n)      a few pages ahead of the network
+//!   receiver: stage page by page, count, install    a few pages ahead of the disk
+//! ```
+//!
+//! Invariant: only a snapshot that arrived whole is installed. A stream that breaks off leaves
+//! what the member had.
+//!
+//! Not here: what a page holds and its checksums (`state`).
+
+use futures_util::StreamExt;
+use openraft::errors::RPCError;
+use openraft::raft::SnapshotResponse;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use world::GroupId;
+
+use super::link::Link;
+use super::service::{Registry, stopped};
+use super::session::unreachable;
+use crate::codec::{CodecError, pb, snapshot_meta_from_pb, snapshot_meta_to_pb, vote_from_pb, vote_to_pb};
+use crate::limits::{SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_PAGE_DEADLINE, SNAPSHOT_PAGES_AHEAD};
+use crate::state::SnapshotData;
+use crate::types::{SnapshotMeta, TypeConfig, Vote};
+
+type RpcError = RPCError<TypeConfig>;
+
+/// Sends a snapshot and waits until the peer has installed it.
+pub(super) async fn send(
+    link: &Link,
+    group: GroupId,
+    vote: Vote,
+    meta: SnapshotMeta,
+    data: SnapshotData,
+) -> Result<SnapshotResponse<TypeConfig>, RpcError> {
+    let (parts, outgoing) = mpsc::channel(SNAPSHOT_PAGES_AHEAD);
+    let header =
+        pb::SnapshotHeader { group: group.0, vote: Some(vote_to_pb(&vote)), meta: Some(snapshot_meta_to_pb(&meta)) };
+    let mut bulk = link.bulk.clone();
+    let sent = bulk.snapshot(ReceiverStream::new(outgoing));
+    tokio::pin!(sent);
+    let reply = tokio::select! {
+        biased;
+        // The peer answers early when it refuses.
+        reply = &mut sent => reply,
+        fed = feed(parts, header, data) => {
+            fed.map_err(|reason| unreachable(&reason))?;
+            timeout(SNAPSHOT_INSTALL_DEADLINE, sent)
+                .await
+                .map_err(|_| unreachable("the snapshot was not installed within the deadline"))?
+        }
+    };
+    let reply = reply.map_err(|status| unreachable(&status.to_string()))?.into_inner();
+    let vote = reply.vote.ok_or_else(|| unreachable("an answer without a vote"))?;
+    Ok(SnapshotResponse::new(vote_from_pb(&vote)))
+}
+
+async fn feed(
+    parts: mpsc::Sender<pb::SnapshotPart>,
+    header: pb::SnapshotHeader,
+    data: SnapshotData,
+) -> Result<(), String> {
+    let SnapshotData::Outgoing(mut snapshot) = data else {
+        return Err("a snapshot that is still coming in cannot be sent".to_owned());
+    };
+    let send = async |part: pb::SnapshotPart| -> Result<(), String> {
+        match timeout(SNAPSHOT_PAGE_DEADLINE, parts.send(part)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err("the snapshot stream broke".to_owned()),
+            Err(_) => Err("the receiver takes no page".to_owned()),
+        }
+    };
+    send(pb::SnapshotPart { header: Some(header), ..Default::default() }).await?;
+    let mut pages = 0;
+    while let Some(page) = snapshot.next_page().map_err(|error| error.to_string())? {
+        send(pb::SnapshotPart { page, ..Default::default() }).await?;
+        pages += 1;
+    }
+    send(pb::SnapshotPart { pages, last: true, ..Default::default() }).await
+}
+
+/// Takes a snapshot in and installs it; answers the member's vote.
+pub(super) async fn receive(registry: &Registry, mut parts: Streaming<pb::SnapshotPart>) -> Result<Vote, Status> {
+    let header = next(&mut parts).await?.header.ok_or_else(|| malformed(CodecError::Missing("header")))?;
+    let vote = vote_from_pb(&header.vote.ok_or_else(|| malformed(CodecError::Missing("vote")))?);
+    let meta = header.meta.ok_or_else(|| malformed(CodecError::Missing("meta")))?;
+    let meta = snapshot_meta_from_pb(meta).map_err(malformed)?;
+    let group = registry.group(header.group)?;
+    let mut staged = group.stage_snapshot().map_err(stopped)?;
+    let mut pages = 0u64;
+    loop {
+        let part = next(&mut parts).await?;
+        if part.last {
+            if part.pages != pages {
+                return Err(Status::data_loss(format!("{pages} pages of {} came", part.pages)));
+            }
+            break;
+        }
+        staged.add_page(part.page).map_err(|error| stopped(error.to_string()))?;
+        pages += 1;
+    }
+    group.install_snapshot(vote, meta, staged).await.map_err(stopped)
+}
+
+async fn next(parts: &mut Streaming<pb::SnapshotPart>) -> Result<pb::SnapshotPart, Status> {
+    match timeout(SNAPSHOT_PAGE_DEADLINE, parts.next()).await {
+        Ok(Some(part)) => part,
+        Ok(None) => Err(Status::data_loss("the snapshot broke off")),
+        Err(_) => Err(Status::deadline_exceeded("no page within the deadline")),
+    }
+}
+
+fn malformed(error: CodecError) -> Status {
+    Status::invalid_argument(error.to_string())
+}

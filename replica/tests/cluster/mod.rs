@@ -1,0 +1,195 @@
+//! Three hosts in one process, each in a runtime of its own over real TCP and real RocksDB, with a
+//! network that can be cut. Killing a host drops its runtime with everything in it.
+
+// Each test file uses its own part of this.
+#![allow(dead_code, missing_docs)]
+
+pub mod chain;
+pub mod cutnet;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use replica::config::ReplicaConfig;
+use replica::engine::{Engine, RocksEngine};
+use replica::error::ProposeError;
+use replica::group::Group;
+use replica::host::{Engines, Host, HostConfig};
+use replica::log::LogWriter;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use world::clock::SystemClock;
+use world::net::Net;
+use world::{GroupId, NodeId};
+
+use chain::Chain;
+use cutnet::{CutNet, Cuts};
+
+pub const NODES: [&str; 3] = ["a1", "b1", "c1"];
+
+pub fn node(name: &str) -> NodeId {
+    name.parse().expect("a node name")
+}
+
+/// A group and who leads it first.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    pub group: GroupId,
+    pub first: &'static str,
+}
+
+pub struct Running {
+    pub host: Arc<Host>,
+    pub groups: BTreeMap<GroupId, Arc<Group<Chain>>>,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub struct Cluster {
+    pub cuts: Arc<Cuts>,
+    pub replica: ReplicaConfig,
+    plans: Vec<Plan>,
+    addresses: BTreeMap<NodeId, String>,
+    dirs: BTreeMap<NodeId, PathBuf>,
+    running: BTreeMap<NodeId, Running>,
+    _home: TempDir,
+}
+
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").to_string()
+}
+
+fn open(dir: &std::path::Path) -> Engines {
+    let log: Arc<dyn Engine> = Arc::new(RocksEngine::open_log(&dir.join("log")).expect("log engine"));
+    let state: Arc<dyn Engine> = Arc::new(RocksEngine::open_state(&dir.join("state")).expect("state engine"));
+    let log_writer = LogWriter::start_thread(Arc::clone(&log));
+    Engines { log, log_writer, state }
+}
+
+impl Cluster {
+    /// Nobody runs yet.
+    pub fn new(replica: ReplicaConfig, plans: &[Plan]) -> Cluster {
+        let home = tempfile::tempdir().expect("a directory");
+        let dirs = NODES.map(|name| (node(name), home.path().join(name)));
+        Cluster {
+            cuts: Cuts::new(),
+            replica,
+            plans: plans.to_vec(),
+            addresses: NODES.map(|name| (node(name), free_address())).into(),
+            dirs: dirs.into(),
+            running: BTreeMap::new(),
+            _home: home,
+        }
+    }
+
+    /// One group led by `a1`, everybody running, a leader found.
+    pub async fn with_one_group() -> Cluster {
+        let mut cluster = Cluster::new(ReplicaConfig::default(), &[Plan { group: GroupId(1), first: "a1" }]);
+        for name in NODES {
+            cluster.start(name).await;
+        }
+        cluster.leader(GroupId(1)).await;
+        cluster
+    }
+
+    pub async fn start(&mut self, name: &str) {
+        let id = node(name);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let address = self.addresses[&id].clone();
+        let net: Arc<dyn Net> = Arc::new(CutNet::new(&address, Arc::clone(&self.cuts)));
+        let config = HostConfig { node: id, replica: self.replica.clone() };
+        let dir = self.dirs[&id].clone();
+        let voters: Vec<(NodeId, String)> = self.addresses.clone().into_iter().collect();
+        let plans = self.plans.clone();
+        let started = runtime.spawn(async move {
+            let engines = open(&dir);
+            let host = Host::start(config, Arc::clone(&net), Arc::new(SystemClock::new()), engines).expect("a host");
+            let incoming = net.listen(&address).await.expect("to listen");
+            let server = world::net::server().add_service(host.peer_service()).serve_with_incoming(incoming);
+            tokio::spawn(server);
+            let mut groups = BTreeMap::new();
+            for plan in plans {
+                let group = host.add_group(plan.group, Chain::default(), &voters, node(plan.first)).await;
+                groups.insert(plan.group, group.expect("a group"));
+            }
+            (host, groups)
+        });
+        let (host, groups) = started.await.expect("the start");
+        self.running.insert(id, Running { host, groups, runtime: Some(runtime) });
+    }
+
+    /// Drops a host as a crash would: nothing is handed over, nothing is flushed.
+    pub async fn kill(&mut self, name: &str) {
+        let mut running = self.running.remove(&node(name)).expect("it runs");
+        let runtime = running.runtime.take().expect("a runtime");
+        drop(running);
+        // Off this thread: a runtime must not be dropped from within another one.
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await.expect("dropped");
+    }
+
+    pub fn host(&self, name: &str) -> Arc<Host> {
+        Arc::clone(&self.running[&node(name)].host)
+    }
+
+    pub fn group(&self, name: &str, group: GroupId) -> Arc<Group<Chain>> {
+        Arc::clone(&self.running[&node(name)].groups[&group])
+    }
+
+    pub fn address(&self, name: &str) -> &str {
+        &self.addresses[&node(name)]
+    }
+
+    pub fn members(&self, group: GroupId) -> Vec<Arc<Group<Chain>>> {
+        self.running.values().map(|running| Arc::clone(&running.groups[&group])).collect()
+    }
+
+    /// The member that leads, as soon as one does and says so.
+    pub async fn leader(&self, group: GroupId) -> Arc<Group<Chain>> {
+        for _ in 0..2_000 {
+            if let Some(leader) = self.members(group).into_iter().find(|member| member.is_leader()) {
+                return leader;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{group} has no leader: {:#?}", self.members(group).iter().map(|m| m.status()).collect::<Vec<_>>());
+    }
+
+    /// Waits until every running member holds the same, at least `count` commands of it.
+    pub async fn wait_equal(&self, group: GroupId, count: u64) -> (u64, Bytes) {
+        let members = self.members(group);
+        for _ in 0..2_000 {
+            let held: Vec<(u64, Bytes)> = members.iter().map(|member| chain::held(member)).collect();
+            if held.iter().all(|one| one == &held[0]) && held[0].0 >= count {
+                return held[0].clone();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{group} is not equal: {:#?}", members.iter().map(|m| m.status()).collect::<Vec<_>>());
+    }
+
+    /// Proposes wherever the leader is until it is acknowledged. Repeats unknown outcomes: the
+    /// chain counts how often each command was applied.
+    pub async fn put(&self, group: GroupId, command: &str) {
+        for _ in 0..400 {
+            for member in self.members(group) {
+                match member.propose(Bytes::copy_from_slice(command.as_bytes())).await {
+                    Ok(_) => return,
+                    Err(ProposeError::NotLeader { .. } | ProposeError::Unknown(_) | ProposeError::Refused(_)) => {}
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{command} was never acknowledged");
+    }
+}
