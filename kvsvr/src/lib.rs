@@ -15,13 +15,26 @@
 //! Not here: consensus and storage (crate `replica`).
 
 pub mod api;
+pub mod client;
 pub mod limits;
+pub mod outcome;
+pub mod peers;
 pub mod refusal;
 pub mod route;
 mod translate;
 pub mod wire;
 
 #[cfg(feature = "server")]
+pub mod control_port;
+#[cfg(feature = "server")]
+pub mod etcd;
+#[cfg(feature = "server")]
+pub mod group;
+#[cfg(feature = "server")]
 pub mod machine;
+#[cfg(feature = "server")]
+pub mod native;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "server")]
 pub mod testing;

@@ -1,0 +1,1 @@
+//! The client against real services over loopback, one in-memory member behind each.

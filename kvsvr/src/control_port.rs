@@ -1,0 +1,193 @@
+//! The control group as a service sees it: a request in, an answer or the reason for none out.
+//!
+//! ```text
+//!   writes  --> check --> propose --> reply
+//!   reads   --> check --> barrier (unless serializable) --> view
+//! ```
+//! Invariant: what writes goes through the log; what only reads never does. A request that fails
+//! its checks is not proposed.
+//!
+//! Not here: finding the leader (`etcd::forward`, `client`).
+
+use std::sync::Arc;
+
+use prost::Message;
+use replica::error::{ProposeError, ReadError};
+
+use crate::group::{KvGroup, read_with};
+use crate::machine::control::{self, Fault, check};
+use crate::machine::encode_command;
+use crate::outcome::CallError;
+use crate::refusal::Refusal;
+use crate::wire::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, ResponseHeader, TxnRequest, TxnResponse,
+};
+use crate::wire::native::control_command::{Command, Sweep};
+use crate::wire::native::control_reply::{Reply, Swept};
+use crate::wire::native::{ControlCommand, ControlReply};
+
+/// A request to the control group.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// Read a range.
+    Range(RangeRequest),
+    /// Write a key.
+    Put(PutRequest),
+    /// Delete a range.
+    DeleteRange(DeleteRangeRequest),
+    /// A transaction.
+    Txn(TxnRequest),
+    /// Forget old revisions.
+    Compact(CompactionRequest),
+}
+
+/// What it answered.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To [`Call::Range`].
+    Range(RangeResponse),
+    /// To [`Call::Put`].
+    Put(PutResponse),
+    /// To [`Call::DeleteRange`].
+    DeleteRange(DeleteRangeResponse),
+    /// To [`Call::Txn`].
+    Txn(TxnResponse),
+    /// To [`Call::Compact`].
+    Compact(CompactionResponse),
+}
+
+impl Answer {
+    /// The answer's header.
+    pub fn header_mut(&mut self) -> &mut ResponseHeader {
+        let header = match self {
+            Answer::Range(response) => &mut response.header,
+            Answer::Put(response) => &mut response.header,
+            Answer::DeleteRange(response) => &mut response.header,
+            Answer::Txn(response) => &mut response.header,
+            Answer::Compact(response) => &mut response.header,
+        };
+        header.get_or_insert_default()
+    }
+}
+
+/// The local member of the control group.
+#[derive(Clone)]
+pub struct ControlPort {
+    group: Arc<dyn KvGroup>,
+}
+
+impl ControlPort {
+    /// A port to this member.
+    pub fn new(group: Arc<dyn KvGroup>) -> ControlPort {
+        ControlPort { group }
+    }
+
+    /// The member itself.
+    pub fn group(&self) -> &dyn KvGroup {
+        &*self.group
+    }
+
+    /// Answers one request, or says why this member does not.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        match call {
+            Call::Range(request) => {
+                check::range(&request).map_err(CallError::Refused)?;
+                self.barrier(request.serializable).await?;
+                self.read(|view| control::read_range(view, &request)).map(Answer::Range)
+            }
+            Call::Txn(request) if check::is_read_only(&request) => {
+                check::txn(&request).map_err(CallError::Refused)?;
+                self.barrier(check::is_serializable(&request)).await?;
+                self.read(|view| control::read_txn(view, &request)).map(Answer::Txn)
+            }
+            Call::Txn(request) => answer(self.propose(Command::Txn(request)).await?),
+            Call::Put(request) => answer(self.propose(Command::Put(request)).await?),
+            Call::DeleteRange(request) => answer(self.propose(Command::DeleteRange(request)).await?),
+            Call::Compact(request) => {
+                let compacted = answer(self.propose(Command::Compact(request)).await?)?;
+                if request.physical {
+                    self.sweep().await?;
+                }
+                Ok(compacted)
+            }
+        }
+    }
+
+    /// The newest revision this member has applied.
+    ///
+    /// # Errors
+    /// [`CallError::Storage`].
+    pub fn revision(&self) -> Result<i64, CallError> {
+        self.read(|view| Ok(control::revision(view)?))
+    }
+
+    async fn barrier(&self, serializable: bool) -> Result<(), CallError> {
+        if serializable {
+            return Ok(());
+        }
+        self.group.read_barrier().await.map_err(read_error)
+    }
+
+    fn read<R>(
+        &self,
+        read: impl FnOnce(&dyn replica::engine::View) -> Result<R, Fault>,
+    ) -> Result<R, CallError> {
+        read_with(&*self.group, read).map_err(|fault| match fault {
+            Fault::Refused(refusal) => CallError::Refused(refusal),
+            Fault::Engine(error) => CallError::Storage(error.to_string()),
+        })
+    }
+
+    async fn propose(&self, command: Command) -> Result<Reply, CallError> {
+        control::check_command(&command).map_err(CallError::Refused)?;
+        let command = encode_command(&ControlCommand { command: Some(command) });
+        let reply = self.group.propose(command).await.map_err(propose_error)?;
+        let reply = ControlReply::decode(reply).ok().and_then(|reply| reply.reply);
+        reply.ok_or_else(|| CallError::Unknown("the machine's reply cannot be read".to_owned()))
+    }
+
+    // Proposes sweeps until nothing is owed. Every one moves on, so this ends; the caller's
+    // deadline bounds it besides.
+    async fn sweep(&self) -> Result<(), CallError> {
+        loop {
+            match self.propose(Command::Sweep(Sweep {})).await? {
+                Reply::Swept(Swept { clean: false }) => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+fn answer(reply: Reply) -> Result<Answer, CallError> {
+    Ok(match reply {
+        Reply::Put(response) => Answer::Put(response),
+        Reply::DeleteRange(response) => Answer::DeleteRange(response),
+        Reply::Txn(response) => Answer::Txn(response),
+        Reply::Compact(response) => Answer::Compact(response),
+        Reply::Refused(code) => {
+            return Err(CallError::Refused(Refusal::try_from(code).unwrap_or(Refusal::Unspecified)));
+        }
+        Reply::Swept(_) => return Err(CallError::Unknown("a sweep answered for another command".to_owned())),
+    })
+}
+
+/// Why a proposal has no reply, as a call's end.
+pub(crate) fn propose_error(error: ProposeError) -> CallError {
+    match error {
+        ProposeError::NotLeader { hint } => CallError::NotLeader { hint },
+        ProposeError::Refused(reason) => CallError::Overloaded(reason),
+        ProposeError::Unknown(reason) => CallError::Unknown(reason),
+    }
+}
+
+/// Why a barrier was not passed, as a call's end.
+pub(crate) fn read_error(error: ReadError) -> CallError {
+    match error {
+        ReadError::NotLeader { hint } => CallError::NotLeader { hint },
+        ReadError::Unavailable(reason) => CallError::Unavailable(reason),
+    }
+}

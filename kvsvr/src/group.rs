@@ -1,0 +1,51 @@
+//! What the services need of a replicated group, whoever provides it: a Raft group in a cluster, or
+//! one machine in memory in tests.
+//!
+//! Invariant: `propose` answers only what is applied; `read` after `read_barrier` sees every write
+//! that was acknowledged before the barrier began.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use replica::engine::View;
+use replica::error::{ProposeError, ReadError};
+use world::NodeId;
+
+/// Where a member of a group stands, for headers and status answers. A report, not a permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who leads, as far as this member knows.
+    pub leader: Option<NodeId>,
+    /// The term it is in.
+    pub term: u64,
+    /// Last index of its log.
+    pub last_index: u64,
+    /// Last index it has applied.
+    pub applied_index: u64,
+}
+
+/// A member of a replicated group.
+#[async_trait]
+pub trait KvGroup: Send + Sync + 'static {
+    /// Has a command replicated and applied; answers the machine's reply.
+    async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError>;
+
+    /// Returns when a read that follows is linearizable.
+    async fn read_barrier(&self) -> Result<(), ReadError>;
+
+    /// Shows the state as applied by this member, at one index.
+    fn read(&self, visit: &mut dyn FnMut(&dyn View));
+
+    /// Where this member stands.
+    fn standing(&self) -> Standing;
+}
+
+/// Reads something off a group's state.
+pub(crate) fn read_with<R>(group: &dyn KvGroup, read: impl FnOnce(&dyn View) -> R) -> R {
+    let mut read = Some(read);
+    let mut result = None;
+    group.read(&mut |view| {
+        let read = read.take().expect("a group shows its state once per read");
+        result = Some(read(view));
+    });
+    result.expect("a group shows its state on every read")
+}

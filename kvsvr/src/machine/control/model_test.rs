@@ -1,0 +1,395 @@
+//! The control machine against a naive etcd: a list of whole snapshots, one per revision.
+//!
+//! The model knows nothing of indexes, history or sweeping. It keeps every revision's key space as
+//! a map and answers every question by looking at one of them. Both get the same random requests;
+//! every answer must be equal.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message;
+use proptest::prelude::*;
+
+use super::{ControlMachine, Fault, layout, read_range, read_txn};
+use crate::machine::control::check;
+use crate::machine::encode_command;
+use crate::refusal::Refusal;
+use crate::testing::LocalMachine;
+use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::wire::etcdserverpb::request_op::Request;
+use crate::wire::etcdserverpb::response_op::Response;
+use crate::wire::etcdserverpb::*;
+use crate::wire::mvccpb::KeyValue;
+use crate::wire::native::control_command::{Command, Sweep};
+use crate::wire::native::control_reply::Reply;
+use crate::wire::native::{ControlCommand, ControlReply};
+
+type Space = BTreeMap<Bytes, KeyValue>;
+
+struct Model {
+    // The key space at each revision from 1; the last one is now.
+    past: Vec<Space>,
+    compacted: i64,
+}
+
+fn header(revision: i64) -> Option<ResponseHeader> {
+    Some(ResponseHeader { revision, ..ResponseHeader::default() })
+}
+
+fn within(key: &[u8], from: &[u8], end: &[u8]) -> bool {
+    match end {
+        [] => key == from,
+        [0] => key >= from,
+        _ => key >= from && key < end,
+    }
+}
+
+impl Model {
+    fn revision(&self) -> i64 {
+        self.past.len() as i64
+    }
+
+    fn now(&self) -> &Space {
+        self.past.last().expect("revision 1 is always there")
+    }
+
+    // `draft`: the key space within a transaction that has written.
+    fn range(&self, request: &RangeRequest, draft: Option<&Space>) -> Result<RangeResponse, Refusal> {
+        let newest = self.revision() + i64::from(draft.is_some());
+        let asked = if request.revision <= 0 { newest } else { request.revision };
+        if asked > newest {
+            return Err(Refusal::FutureRevision);
+        }
+        if asked < self.compacted {
+            return Err(Refusal::Compacted);
+        }
+        let space = match draft {
+            Some(draft) if asked == newest => draft,
+            _ => &self.past[asked as usize - 1],
+        };
+        let all = space.values().filter(|pair| within(&pair.key, &request.key, &request.range_end));
+        let mut pairs: Vec<KeyValue> = all.cloned().collect();
+        let count = pairs.len() as i64;
+        if request.count_only {
+            return Ok(RangeResponse { header: header(newest), count, ..RangeResponse::default() });
+        }
+        pairs.retain(|pair| request.min_mod_revision == 0 || pair.mod_revision >= request.min_mod_revision);
+        pairs.retain(|pair| request.max_mod_revision == 0 || pair.mod_revision <= request.max_mod_revision);
+        pairs.retain(|pair| request.min_create_revision == 0 || pair.create_revision >= request.min_create_revision);
+        pairs.retain(|pair| request.max_create_revision == 0 || pair.create_revision <= request.max_create_revision);
+        let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
+        // Without an order, a target other than the key sorts what the limit (and one) left.
+        if request.sort_order == 0 {
+            pairs.truncate(limit.saturating_add(1));
+        }
+        let rank = |pair: &KeyValue| match request.sort_target {
+            1 => (pair.version, Bytes::new()),
+            2 => (pair.create_revision, Bytes::new()),
+            3 => (pair.mod_revision, Bytes::new()),
+            4 => (0, pair.value.clone()),
+            _ => (0, pair.key.clone()),
+        };
+        pairs.sort_by_key(rank);
+        if request.sort_order == 2 {
+            // Reversed by rank, equals stay in key order.
+            pairs.sort_by(|a, b| rank(b).cmp(&rank(a)).then(a.key.cmp(&b.key)));
+        }
+        let more = pairs.len() > limit;
+        pairs.truncate(limit);
+        if request.keys_only {
+            pairs.iter_mut().for_each(|pair| pair.value = Bytes::new());
+        }
+        Ok(RangeResponse { header: header(newest), kvs: pairs, more, count })
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let pairs: Vec<&KeyValue> =
+            self.now().values().filter(|pair| within(&pair.key, &compare.key, &compare.range_end)).collect();
+        let nothing = KeyValue::default();
+        if pairs.is_empty() && compare.target == CompareTarget::Value as i32 {
+            return false;
+        }
+        let pairs = if pairs.is_empty() { vec![&nothing] } else { pairs };
+        pairs.iter().all(|pair| {
+            let order = match compare.target_union.as_ref().expect("the generator sets one") {
+                TargetUnion::Version(given) => pair.version.cmp(given),
+                TargetUnion::CreateRevision(given) => pair.create_revision.cmp(given),
+                TargetUnion::ModRevision(given) => pair.mod_revision.cmp(given),
+                TargetUnion::Value(given) => pair.value.cmp(given),
+                TargetUnion::Lease(given) => pair.lease.cmp(given),
+            };
+            match compare.result {
+                0 => order.is_eq(),
+                1 => order.is_gt(),
+                2 => order.is_lt(),
+                _ => order.is_ne(),
+            }
+        })
+    }
+
+    fn run(&self, ops: &[RequestOp], draft: &mut Option<Space>) -> Result<Vec<ResponseOp>, Refusal> {
+        let mut responses = Vec::new();
+        for op in ops {
+            let response = match op.request.as_ref().expect("the generator sets one") {
+                Request::RequestRange(request) => Response::ResponseRange(self.range(request, draft.as_ref())?),
+                Request::RequestPut(request) => Response::ResponsePut(self.put(request, draft)?),
+                Request::RequestDeleteRange(request) => Response::ResponseDeleteRange(self.delete(request, draft)),
+                Request::RequestTxn(request) => Response::ResponseTxn(self.branch(request, draft)?),
+            };
+            responses.push(ResponseOp { response: Some(response) });
+        }
+        Ok(responses)
+    }
+
+    fn branch(&self, request: &TxnRequest, draft: &mut Option<Space>) -> Result<TxnResponse, Refusal> {
+        let succeeded = request.compare.iter().all(|compare| self.holds(compare));
+        let ops = if succeeded { &request.success } else { &request.failure };
+        let responses = self.run(ops, draft)?;
+        Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses })
+    }
+
+    fn put(&self, request: &PutRequest, draft: &mut Option<Space>) -> Result<PutResponse, Refusal> {
+        if request.lease != 0 {
+            return Err(Refusal::LeaseNotFound);
+        }
+        let keeps = request.ignore_value || request.ignore_lease;
+        if keeps && !self.now().contains_key(&request.key) {
+            return Err(Refusal::KeyNotFound);
+        }
+        let revision = self.revision() + 1;
+        let space = draft.get_or_insert_with(|| self.now().clone());
+        let before = space.get(&request.key).cloned();
+        let kept = before.clone().unwrap_or_default().value;
+        let pair = KeyValue {
+            key: request.key.clone(),
+            value: if request.ignore_value { kept } else { request.value.clone() },
+            create_revision: before.as_ref().map_or(revision, |pair| pair.create_revision),
+            mod_revision: revision,
+            version: before.as_ref().map_or(0, |pair| pair.version) + 1,
+            lease: 0,
+        };
+        space.insert(request.key.clone(), pair);
+        Ok(PutResponse { header: header(revision), prev_kv: before.filter(|_| request.prev_kv) })
+    }
+
+    fn delete(&self, request: &DeleteRangeRequest, draft: &mut Option<Space>) -> DeleteRangeResponse {
+        let space = draft.as_ref().unwrap_or(self.now());
+        let dead: Vec<KeyValue> =
+            space.values().filter(|pair| within(&pair.key, &request.key, &request.range_end)).cloned().collect();
+        if !dead.is_empty() {
+            let space = draft.get_or_insert_with(|| self.now().clone());
+            dead.iter().for_each(|pair| assert!(space.remove(&pair.key).is_some(), "it was just listed"));
+        }
+        let revision = self.revision() + i64::from(draft.is_some());
+        let deleted = dead.len() as i64;
+        DeleteRangeResponse { header: header(revision), deleted, prev_kvs: if request.prev_kv { dead } else { vec![] } }
+    }
+
+    fn apply(&mut self, command: &Command) -> Reply {
+        let mut draft = None;
+        let result = match command {
+            Command::Put(request) => check::put(request)
+                .and_then(|()| self.put(request, &mut draft))
+                .map(Reply::Put),
+            Command::DeleteRange(request) => Ok(Reply::DeleteRange(self.delete(request, &mut draft))),
+            Command::Txn(request) => check::txn(request).and_then(|()| {
+                let mut response = self.branch(request, &mut draft)?;
+                response.header = header(self.revision() + i64::from(draft.is_some()));
+                Ok(Reply::Txn(response))
+            }),
+            Command::Compact(request) => self.compact(request.revision).map(Reply::Compact),
+            Command::Sweep(_) => unreachable!("the model owes nothing"),
+        };
+        match result {
+            Ok(reply) => {
+                self.past.extend(draft);
+                reply
+            }
+            Err(refusal) => Reply::Refused(refusal as i32),
+        }
+    }
+
+    fn compact(&mut self, revision: i64) -> Result<CompactionResponse, Refusal> {
+        if revision <= self.compacted {
+            return Err(Refusal::Compacted);
+        }
+        if revision > self.revision() {
+            return Err(Refusal::FutureRevision);
+        }
+        self.compacted = revision;
+        Ok(CompactionResponse { header: header(self.revision()) })
+    }
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    prop_oneof![Just("a"), Just("a\0"), Just("ab"), Just("b"), Just("c")].prop_map(Bytes::from_static)
+}
+
+fn value() -> impl Strategy<Value = Bytes> {
+    prop_oneof![Just(""), Just("x"), Just("y")].prop_map(Bytes::from_static)
+}
+
+fn span() -> impl Strategy<Value = (Bytes, Bytes)> {
+    let end = prop_oneof![3 => Just(Bytes::new()), 1 => Just(Bytes::from_static(b"\0")), 3 => key()];
+    (key(), end)
+}
+
+fn small() -> impl Strategy<Value = i64> {
+    prop_oneof![3 => Just(0i64), 5 => 1i64..14, 1 => Just(-1)]
+}
+
+prop_compose! {
+    fn range()(
+        (key, range_end) in span(), limit in prop_oneof![2 => Just(0i64), 1 => 1i64..4], revision in small(),
+        sort_order in 0i32..3, sort_target in 0i32..5, keys_only in any::<bool>(),
+        count_only in prop::bool::weighted(0.2), filters in prop::array::uniform4(prop_oneof![4 => Just(0i64), 1 => 1i64..14]),
+    ) -> RangeRequest {
+        let [min_mod_revision, max_mod_revision, min_create_revision, max_create_revision] = filters;
+        RangeRequest {
+            key, range_end, limit, revision, sort_order, sort_target, keys_only, count_only,
+            min_mod_revision, max_mod_revision, min_create_revision, max_create_revision, serializable: false,
+        }
+    }
+}
+
+prop_compose! {
+    fn put()(
+        key in key(), given in value(), prev_kv in any::<bool>(),
+        ignore_value in prop::bool::weighted(0.15), ignore_lease in prop::bool::weighted(0.15),
+        lease in prop_oneof![12 => Just(0i64), 1 => Just(5i64)],
+    ) -> PutRequest {
+        let value = if ignore_value { Bytes::new() } else { given };
+        PutRequest { key, value, lease, prev_kv, ignore_value, ignore_lease }
+    }
+}
+
+prop_compose! {
+    fn delete()((key, range_end) in span(), prev_kv in any::<bool>()) -> DeleteRangeRequest {
+        DeleteRangeRequest { key, range_end, prev_kv }
+    }
+}
+
+fn compare() -> impl Strategy<Value = Compare> {
+    (span(), 0i32..4, 0i32..5, 0i64..8, value()).prop_map(|((key, range_end), result, target, number, value)| {
+        assert!(CompareResult::try_from(result).is_ok(), "the generator stays in range");
+        let union = match target {
+            0 => TargetUnion::Version(number),
+            1 => TargetUnion::CreateRevision(number),
+            2 => TargetUnion::ModRevision(number),
+            3 => TargetUnion::Value(value),
+            _ => TargetUnion::Lease(number),
+        };
+        Compare { result, target, key, target_union: Some(union), range_end }
+    })
+}
+
+fn leaf() -> impl Strategy<Value = Request> {
+    // Reads of old revisions within a transaction have their own test.
+    let present = range().prop_map(|request| RangeRequest { revision: 0, ..request });
+    prop_oneof![
+        3 => put().prop_map(Request::RequestPut),
+        2 => delete().prop_map(Request::RequestDeleteRange),
+        2 => present.prop_map(Request::RequestRange),
+    ]
+}
+
+fn txn_of(op: impl Strategy<Value = Request> + Clone) -> impl Strategy<Value = TxnRequest> {
+    let ops = prop::collection::vec(op.prop_map(|request| RequestOp { request: Some(request) }), 0..4);
+    (prop::collection::vec(compare(), 0..3), ops.clone(), ops)
+        .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure })
+}
+
+fn txn() -> impl Strategy<Value = TxnRequest> {
+    let nested = txn_of(leaf().boxed()).prop_map(Request::RequestTxn);
+    txn_of(prop_oneof![5 => leaf(), 1 => nested].boxed())
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Command(Command),
+    Read(RangeRequest),
+    Sweep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => put().prop_map(|request| Step::Command(Command::Put(request))),
+        2 => delete().prop_map(|request| Step::Command(Command::DeleteRange(request))),
+        5 => txn().prop_map(|request| Step::Command(Command::Txn(request))),
+        1 => small().prop_map(|revision| Step::Command(Command::Compact(CompactionRequest { revision, physical: false }))),
+        5 => range().prop_map(Step::Read),
+        1 => Just(Step::Sweep),
+    ]
+}
+
+fn apply(machine: &mut LocalMachine<ControlMachine>, command: Command) -> Reply {
+    let command = encode_command(&ControlCommand { command: Some(command) });
+    let reply = machine.apply(&command).expect("memory does not fail");
+    ControlReply::decode(reply).expect("a reply").reply.expect("a reply of some kind")
+}
+
+fn run(steps: Vec<Step>) {
+    let mut machine = LocalMachine::new(ControlMachine);
+    let mut model = Model { past: vec![Space::new()], compacted: -1 };
+    for step in steps {
+        match step {
+            Step::Command(command) => {
+                let before = machine.view().clone();
+                let reply = apply(&mut machine, command.clone());
+                assert_eq!(reply, model.apply(&command), "{command:?}");
+                if matches!(reply, Reply::Refused(_)) {
+                    assert_eq!(*machine.view(), before, "a refused command wrote: {command:?}");
+                }
+            }
+            Step::Read(request) => match (read_range(machine.view(), &request), model.range(&request, None)) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{request:?}"),
+                (Err(Fault::Refused(found)), Err(expected)) => assert_eq!(found, expected, "{request:?}"),
+                (found, expected) => panic!("{request:?}: {found:?} instead of {expected:?}"),
+            },
+            Step::Sweep => {
+                apply(&mut machine, Command::Sweep(Sweep {}));
+            }
+        }
+    }
+    every_kept_revision_reads_as_it_was(&mut machine, &model);
+    what_is_swept_leaves_only_what_can_be_read(&mut machine, &model);
+}
+
+fn every_kept_revision_reads_as_it_was(machine: &mut LocalMachine<ControlMachine>, model: &Model) {
+    for revision in model.compacted.max(1)..=model.revision() {
+        let all = Bytes::from_static(b"\0");
+        let request = RangeRequest { key: all.clone(), range_end: all, revision, ..RangeRequest::default() };
+        let found = read_range(machine.view(), &request).expect("a kept revision");
+        let expected: Vec<KeyValue> = model.past[revision as usize - 1].values().cloned().collect();
+        assert_eq!(found.kvs, expected, "at revision {revision}");
+        let txn = TxnRequest {
+            success: vec![RequestOp { request: Some(Request::RequestRange(request)) }],
+            ..TxnRequest::default()
+        };
+        let read = read_txn(machine.view(), &txn).expect("a kept revision");
+        let Some(Response::ResponseRange(range)) = &read.responses[0].response else { panic!("{read:?}") };
+        assert_eq!(range.kvs, expected, "in a transaction, at revision {revision}");
+    }
+}
+
+fn what_is_swept_leaves_only_what_can_be_read(machine: &mut LocalMachine<ControlMachine>, model: &Model) {
+    apply(machine, Command::Sweep(Sweep {}));
+    every_kept_revision_reads_as_it_was(machine, model);
+    let compacted = model.compacted.max(0);
+    let mut survivors = 0;
+    for (key, _) in machine.view().iter().filter(|(key, _)| key.starts_with(b"r")) {
+        let place = layout::decode_event_key(key).expect("an event");
+        survivors += usize::from(place.revision <= compacted);
+    }
+    let live = if compacted > 0 { model.past[compacted as usize - 1].len() } else { 0 };
+    assert_eq!(survivors, live, "history at or below the compacted revision holds one event per live key");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+    #[test]
+    fn the_machine_answers_as_a_list_of_snapshots_does(steps in prop::collection::vec(step(), 1..40)) {
+        run(steps);
+    }
+}
