@@ -14,10 +14,12 @@
 //! Feature `server` adds everything below the client.
 
 pub mod api;
+pub mod client;
 pub mod codec;
 pub mod limits;
 pub mod partitioner;
 pub mod receipt;
+pub mod wire;
 
 #[cfg(feature = "server")]
 pub mod backlog;
@@ -31,6 +33,8 @@ pub mod log;
 pub mod machine;
 #[cfg(feature = "server")]
 pub mod partition;
+#[cfg(feature = "server")]
+pub mod service;
 #[cfg(feature = "server")]
 pub mod table;
 #[cfg(feature = "server")]

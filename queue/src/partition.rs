@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use replica::engine::{EngineError, View};
 use replica::error::{ProposeError, ReadError};
 use tokio::time::Instant;
-use world::{Clock, NodeId, UnixMs};
+use world::{Clock, UnixMs};
 
 use crate::api::{Delivery, Enqueued, NewMessage, QueueError, Stats};
 use crate::codec::CodecError;
@@ -34,6 +34,7 @@ use crate::log::Log;
 use crate::machine::QueueMachine;
 use crate::receipt::{Receipt, Token};
 use crate::table::Known;
+use crate::wire::PartitionError;
 
 mod letters;
 mod settle;
@@ -74,20 +75,6 @@ impl Default for PartitionConfig {
             wait_max: Duration::from_secs(30),
         }
     }
-}
-
-/// Why a partition did not serve a call.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PartitionError {
-    /// Another member leads. Nothing was done.
-    #[error("this member does not lead the partition")]
-    NotLeader {
-        /// Who does, as far as this one knows.
-        hint: Option<NodeId>,
-    },
-    /// Not done: anything else, as every caller of the queue hears it.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
 }
 
 /// One partition, served while this member leads it.

@@ -27,9 +27,10 @@ use world::{Clock, NodeId};
 use crate::api::{Delivery, Enqueued, NewMessage, Queue, QueueError, Stats};
 use crate::log::{Changed, Log};
 use crate::machine::QueueMachine;
-use crate::partition::{Partition, PartitionConfig, PartitionError};
+use crate::partition::{Partition, PartitionConfig};
 use crate::partitioner::partition_of;
 use crate::receipt::{Receipt, Token};
+use crate::wire::PartitionError;
 
 /// An ordered key space in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
