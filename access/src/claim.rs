@@ -200,3 +200,6 @@ fn zone_fence(zones: &BTreeMap<ZoneId, Seen<ZoneRecord>>, zone: ZoneId) -> Compa
         None => Compare::Absent(key),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The rules of shaking: what the plan laid down, and what an operator may change while it runs.
 //!
 //! ```text
-//!   roster (signed plan):  curve per slot, packets per user, page per batch ──┐
+//!   roster (signed plan):  curve per slot, packets per user, pages ───────────┐
 //!   Rules (KV, JSON):      factor, finish, quota, interval, pages, override ──┴─> Terms
 //! ```
 //! [`Rules`] stand under [`RULES_KEY`] in the control group and are read with every refresh;
@@ -12,7 +12,7 @@
 //!
 //! Not here: the slots themselves (the event record has them) and money limits (settlement has).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use ticket::control::SlotWindow;
@@ -60,11 +60,11 @@ pub struct Rules {
     /// enforces its own limit again.
     #[serde(default)]
     pub claims_per_user_max: Option<u32>,
-    /// Pages for those who win nothing; none means the sponsors' pages, evenly.
+    /// Pages for those who win nothing, in place of the plan's.
     #[serde(default)]
     pub pages: Vec<PageWeight>,
     /// The share of plain nothing among the pages.
-    #[serde(default = "default_nothing_weight")]
+    #[serde(default)]
     pub nothing_weight: u32,
 }
 
@@ -85,10 +85,6 @@ fn default_user_interval_ms() -> u64 {
     200
 }
 
-fn default_nothing_weight() -> u32 {
-    1
-}
-
 impl Default for Rules {
     fn default() -> Rules {
         Rules {
@@ -99,7 +95,7 @@ impl Default for Rules {
             user_interval_ms: default_user_interval_ms(),
             claims_per_user_max: None,
             pages: Vec::new(),
-            nothing_weight: default_nothing_weight(),
+            nothing_weight: 0,
         }
     }
 }
@@ -183,8 +179,9 @@ impl Terms {
             named.map(|entry| (entry.batch, entry.page.clone())).collect();
         let mut rules = rules.clone();
         if rules.pages.is_empty() {
-            let pages: BTreeSet<&String> = sponsor_pages.values().take(PAGES_MAX).collect();
-            rules.pages = pages.into_iter().map(|page| PageWeight { page: page.clone(), weight: 1 }).collect();
+            let planned = roster.consolations.iter().take(PAGES_MAX);
+            rules.pages =
+                planned.map(|entry| PageWeight { page: entry.page.clone(), weight: entry.weight }).collect();
         }
         Terms {
             claims_per_user_max: rules.claims_per_user_max.unwrap_or(planned_max),
@@ -278,8 +275,7 @@ mod tests {
             (0..4).map(|n| terms.consolation(n * quarter + quarter / 2).map(str::to_owned)).collect()
         };
         assert_eq!(drawn(&rules), [Some("a"), Some("b"), Some("b"), None].map(|p| p.map(str::to_owned)));
-        let none = Rules { nothing_weight: 0, ..Rules::default() };
-        assert_eq!(drawn(&none), [None, None, None, None]);
+        assert_eq!(drawn(&Rules::default()), [None, None, None, None]);
     }
 
     #[test]
@@ -288,15 +284,19 @@ mod tests {
         roster.claims_per_user_max = 5;
         roster.pages = vec![ticket::manifest::PageEntry {
             batch: BatchId(3),
+            merchant_id: 1,
             sponsor: "Acme".into(),
             kind: Kind::Logo,
             page: "acme".into(),
         }];
-        let terms = Terms::new(&Rules { nothing_weight: 0, ..Rules::default() }, &roster);
+        let consolation = ("better luck".to_owned(), 7, None);
+        let (page, weight, exposures_max) = consolation;
+        roster.consolations = vec![ticket::manifest::ConsolationEntry { page, weight, exposures_max }];
+        let terms = Terms::new(&Rules::default(), &roster);
         assert_eq!(terms.claims_per_user_max, 5);
         assert_eq!(terms.sponsor_page(BatchId(3)), Some("acme"));
         assert_eq!(terms.sponsor_page(BatchId(4)), None);
-        assert_eq!(terms.consolation(7), Some("acme"));
+        assert_eq!(terms.consolation(7), Some("better luck"));
         let tighter = Rules { claims_per_user_max: Some(2), ..Rules::default() };
         assert_eq!(Terms::new(&tighter, &roster).claims_per_user_max, 2);
         roster.claims_per_user_max = 0;
