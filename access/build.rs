@@ -1,0 +1,8 @@
+//! Compiles the edge's protocol without a `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = protox::compile(["proto/edge.proto"], ["proto"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    Ok(())
+}
