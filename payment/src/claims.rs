@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ticket::id::{BatchId, PACKET_ID_LEN, PacketId, UserId};
+use ticket::manifest::Manifest;
 
 use crate::row::{Reason, StoredError};
 
@@ -52,6 +53,17 @@ enum Merchant {
 }
 
 impl Limits {
+    /// The limits the plan was made with.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Limits {
+        let limit = |max: u32| (0 < max).then_some(max);
+        Limits {
+            event_max: limit(manifest.claims_per_user_max),
+            merchant_max: limit(manifest.claims_per_merchant_max),
+            merchant_of: manifest.batches.iter().map(|batch| (batch.batch, batch.merchant_id)).collect(),
+        }
+    }
+
     fn merchant(&self, batch: BatchId) -> Merchant {
         self.merchant_of.get(&batch).map_or(Merchant::Batch(batch), |number| Merchant::Named(*number))
     }

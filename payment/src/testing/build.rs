@@ -200,6 +200,7 @@ fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned]) -> Ma
     let batch = |(batch, (count, amount_fen)): (BatchId, (u64, Fen))| BatchEntry {
         batch,
         sponsor: format!("sponsor {batch}"),
+        merchant_id: u32::from(batch.0),
         payment_order: String::new(),
         account: "escrow".to_owned(),
         kind: Kind::Logo,
@@ -227,6 +228,7 @@ fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned]) -> Ma
         budget_digest: Digest::of(b"budget"),
         script_digest: Digest::of(b"script"),
         claims_per_user_max: 2,
+        claims_per_merchant_max: 0,
         open_grace_ms: 500,
         key_count: KEY_COUNT,
         key_budget_fen: Fen::new(1 << 40),
@@ -240,6 +242,7 @@ fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned]) -> Ma
             digest: Digest::of(b"instant"),
         },
         slots: totals(packets, |planned| planned.slot).into_iter().map(slot).collect(),
+        consolations: Vec::new(),
         batches: totals(packets, |planned| planned.packet.batch).into_iter().map(batch).collect(),
         keys: totals(packets, |planned| planned.record.key_id())
             .into_iter()
