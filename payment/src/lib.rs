@@ -1,2 +1,23 @@
-//! Skeleton.
+//! Payment: from the sponsor's budget to the user's credit.
+//!
+//! ```text
+//!   budget --plan--> ticket files + manifest --(access)--> sealed ticket --open--> queue
+//!     --settle--> rows and postings in the KV --reconcile--> credit --refund--> sponsor
+//! ```
+//! Invariant: per batch, to the fen, at every moment of rest:
+//! credited + pending + refunded + unissued = budget.
+//!
+//! Not here: shaking and issuing (access), storage (kvsvr, queue), any wire.
+
 pub mod plan;
+pub mod keyspace;
+pub mod row;
+pub mod rejection;
+pub mod claims;
+pub mod ledger;
+pub mod open;
+pub mod settle;
+pub mod reconcile;
+
+#[cfg(test)]
+mod testing;

@@ -1,9 +1,32 @@
 //! One Raft member, generic over its state machine.
+//!
+//! ```text
+//!   propose -> batcher -> openraft -> log (one writer, one sync for all groups) -> peers
+//!                            |
+//!                            '-> state (one batch: the machine's writes and the applied id) -> reply
+//! ```
+//! Invariant: what is acknowledged was synced by a majority of zones and applied here.
+//!
+//! Not here: keys, queues, tickets; what a machine means.
+
+mod backlog;
+mod batcher;
+pub mod change;
 pub mod codec;
+pub mod config;
 pub mod engine;
 pub mod error;
+pub mod group;
+mod handler;
+pub mod host;
+pub mod limits;
 pub mod log;
 pub mod machine;
+pub mod members;
+mod network;
+mod reads;
 pub mod state;
+pub mod status;
 pub mod testing;
+pub mod transfer;
 pub mod types;
