@@ -18,7 +18,6 @@ use arc_swap::ArcSwap;
 use kvsvr::api::Kv;
 use parking_lot::Mutex;
 use ticket::id::{BuildId, UserId};
-use ticket::sign::VerifyingKey;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use world::disk::Disk;
@@ -41,8 +40,6 @@ pub struct NodeConfig {
     pub node: NodeId,
     /// Everything it keeps stands below this: `tickets/<build>/` as deployed, `access/` of its own.
     pub data_dir: PathBuf,
-    /// Verifies rosters.
-    pub sign_key: VerifyingKey,
     /// Shared by all nodes of the event: authenticates claim histories.
     pub history_key: [u8; 32],
     /// Records a restart may skip per file, at least 2.
@@ -60,11 +57,10 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// A configuration with everything usual; change what should differ.
     #[must_use]
-    pub fn new(node: NodeId, data_dir: PathBuf, sign_key: VerifyingKey, history_key: [u8; 32]) -> NodeConfig {
+    pub fn new(node: NodeId, data_dir: PathBuf, history_key: [u8; 32]) -> NodeConfig {
         NodeConfig {
             node,
             data_dir,
-            sign_key,
             history_key,
             block: 256,
             timing: ClaimTiming::default(),
@@ -92,6 +88,13 @@ impl NodeConfig {
 #[must_use]
 pub fn build_dir(data_dir: &Path, build: BuildId) -> PathBuf {
     data_dir.join("tickets").join(build.to_string())
+}
+
+/// Where a node with this data directory expects the key that verifies the roster of `build`. It
+/// is installed with the node's other secrets, never pushed with what it verifies.
+#[must_use]
+pub fn trusted_key_path(data_dir: &Path, build: BuildId) -> PathBuf {
+    data_dir.join("secrets").join(build.to_string()).join("sign.pub")
 }
 
 /// Where a node with this data directory expects its seal key for `build`.

@@ -32,7 +32,7 @@ use world::disk::Disk;
 use crate::claim::Holdings;
 use crate::cursor::{Cursor, CursorError, CursorId};
 use crate::incarnation::Incarnation;
-use crate::node::{NodeConfig, build_dir, seal_key_path};
+use crate::node::{NodeConfig, build_dir, seal_key_path, trusted_key_path};
 use crate::shelf::ShelfFile;
 
 /// Why a build cannot be served.
@@ -126,7 +126,6 @@ impl LoadedBuild {
 pub struct Stockroom {
     node: NodeId,
     data_dir: PathBuf,
-    sign_key: VerifyingKey,
     /// Half a block: what one reservation moves.
     step: u32,
     disk: Arc<dyn Disk>,
@@ -144,7 +143,6 @@ impl Stockroom {
         Stockroom {
             node: config.node,
             data_dir: config.data_dir.clone(),
-            sign_key: config.sign_key,
             step: config.block / 2,
             disk,
             keeper,
@@ -159,7 +157,8 @@ impl Stockroom {
     /// [`BuildError`].
     pub fn load_build(&self, event: &EventRecord) -> Result<BuildParts, BuildError> {
         let dir = build_dir(&self.data_dir, event.build);
-        let roster: Roster = load_signed(&*self.disk, &dir.join("roster.json"), &self.sign_key)?;
+        let trusted = VerifyingKey::load(&*self.disk, &trusted_key_path(&self.data_dir, event.build))?;
+        let roster: Roster = load_signed(&*self.disk, &dir.join("roster.json"), &trusted)?;
         if roster.build != event.build || roster.event != event.event {
             return Err(BuildError::Other { dir, found: roster.build, event: roster.event });
         }

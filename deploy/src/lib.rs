@@ -4,6 +4,7 @@
 //! Invariant: nothing here decides about money or ownership on its own; it assembles the crates that
 //! do and hands them the real clock, chance, disk and network.
 
+mod clients;
 mod config;
 mod dev;
 mod distribute;
@@ -13,4 +14,4 @@ mod http;
 mod output;
 mod store;
 mod serve;
-mod cli;
+pub mod cli;

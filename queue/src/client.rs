@@ -121,8 +121,9 @@ impl QueueClient {
         let mut more: Vec<u32> = order.clone();
         if order.len() <= most {
             more.clear();
+            let len = order.len();
             let shares = order.iter().enumerate().map(|(place, partition)| async move {
-                let share = most / order.len() + usize::from(place < most % order.len());
+                let share = most / len + usize::from(place < most % len);
                 (*partition, share, self.lease_at(*partition, share, lease).await)
             });
             for (partition, share, answer) in join_all(shares).await {

@@ -30,6 +30,8 @@ pub mod lease;
 #[cfg(feature = "server")]
 pub mod log;
 #[cfg(feature = "server")]
+mod member;
+#[cfg(feature = "server")]
 pub mod machine;
 #[cfg(feature = "server")]
 pub mod partition;

@@ -95,8 +95,8 @@ impl<M: Machine> PeerHandler for Group<M> {
         self.raft.trigger().elect(true).await.map_err(|fatal| fatal.to_string())
     }
 
-    fn stage_snapshot(&self) -> Result<StagedSnapshot, String> {
-        self.state.stage_snapshot().map_err(|error| error.to_string())
+    fn stage_snapshot(&self) -> StagedSnapshot {
+        self.state.stage_snapshot()
     }
 
     async fn install_snapshot(&self, vote: Vote, meta: SnapshotMeta, staged: StagedSnapshot) -> Result<Vote, String> {

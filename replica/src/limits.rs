@@ -53,6 +53,8 @@ pub const APPEND_ANSWER_DEADLINE: Duration = Duration::from_millis(3_000);
 pub const SNAPSHOT_PAGE_DEADLINE: Duration = Duration::from_millis(10_000);
 /// How long the receiver may take to install a snapshot whose last page it has.
 pub const SNAPSHOT_INSTALL_DEADLINE: Duration = Duration::from_secs(120);
+/// Bytes of one page of a snapshot, about.
+pub const SNAPSHOT_PAGE_BYTES: usize = 256 << 10;
 /// Snapshot pages read ahead of the network, on either side.
 pub const SNAPSHOT_PAGES_AHEAD: usize = 4;
 

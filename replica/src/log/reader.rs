@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use openraft::entry::RaftEntry;
-use openraft::storage::EntriesStreamResult;
+
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use world::GroupId;
@@ -176,7 +176,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
-    ) -> impl Stream<Item = EntriesStreamResult<TypeConfig>> + OptionalSend
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {

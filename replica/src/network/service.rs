@@ -52,7 +52,7 @@ pub(crate) trait PeerHandler: Send + Sync {
     /// `Ok(Some)` is why the transfer is refused.
     async fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<Option<String>, String>;
     async fn elect(&self) -> Result<(), String>;
-    fn stage_snapshot(&self) -> Result<StagedSnapshot, String>;
+    fn stage_snapshot(&self) -> StagedSnapshot;
     async fn install_snapshot(&self, vote: Vote, meta: SnapshotMeta, staged: StagedSnapshot) -> Result<Vote, String>;
 }
 

@@ -1,8 +1,8 @@
-//! A snapshot on its way: a header, pages, and a last part that says how many there were.
+//! A snapshot on its way: a header, pages, and a last part that says what must have arrived.
 //!
 //! ```text
-//!   sender:   header, page, page, ..., last(n)      a few pages ahead of the network
-//!   receiver: stage page by page, count, install    a few pages ahead of the disk
+//!   sender:   header, page, page, ..., seal         a few pages ahead of the network
+//!   receiver: stage page by page, check, install    a few pages ahead of the disk
 //! ```
 //!
 //! Invariant: only a snapshot that arrived whole is installed. A stream that breaks off leaves
@@ -22,8 +22,13 @@ use world::GroupId;
 use super::link::Link;
 use super::service::{Registry, stopped};
 use super::session::unreachable;
-use crate::codec::{CodecError, pb, snapshot_meta_from_pb, snapshot_meta_to_pb, vote_from_pb, vote_to_pb};
-use crate::limits::{SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_PAGE_DEADLINE, SNAPSHOT_PAGES_AHEAD};
+use crate::codec::{
+    CodecError, pb, snapshot_meta_from_pb, snapshot_meta_to_pb, snapshot_seal_from_pb, snapshot_seal_to_pb,
+    vote_from_pb, vote_to_pb,
+};
+use crate::limits::{
+    SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_PAGE_BYTES, SNAPSHOT_PAGE_DEADLINE, SNAPSHOT_PAGES_AHEAD,
+};
 use crate::state::SnapshotData;
 use crate::types::{SnapshotMeta, TypeConfig, Vote};
 
@@ -75,12 +80,12 @@ async fn feed(
         }
     };
     send(pb::SnapshotPart { header: Some(header), ..Default::default() }).await?;
-    let mut pages = 0;
-    while let Some(page) = snapshot.next_page().map_err(|error| error.to_string())? {
+    while let Some(page) = snapshot.next_page(SNAPSHOT_PAGE_BYTES).map_err(|error| error.to_string())? {
         send(pb::SnapshotPart { page, ..Default::default() }).await?;
-        pages += 1;
     }
-    send(pb::SnapshotPart { pages, last: true, ..Default::default() }).await
+    let seal = snapshot.seal();
+    let seal = snapshot_seal_to_pb(&seal);
+    send(pb::SnapshotPart { seal: Some(seal), ..Default::default() }).await
 }
 
 /// Takes a snapshot in and installs it; answers the member's vote.
@@ -90,19 +95,16 @@ pub(super) async fn receive(registry: &Registry, mut parts: Streaming<pb::Snapsh
     let meta = header.meta.ok_or_else(|| malformed(CodecError::Missing("meta")))?;
     let meta = snapshot_meta_from_pb(meta).map_err(malformed)?;
     let group = registry.group(header.group)?;
-    let mut staged = group.stage_snapshot().map_err(stopped)?;
-    let mut pages = 0u64;
-    loop {
+    let mut staged = group.stage_snapshot();
+    let seal = loop {
         let part = next(&mut parts).await?;
-        if part.last {
-            if part.pages != pages {
-                return Err(Status::data_loss(format!("{pages} pages of {} came", part.pages)));
-            }
-            break;
+        match part.seal {
+            Some(seal) => break seal,
+            None => staged.write_page(part.page).map_err(|error| stopped(error.to_string()))?,
         }
-        staged.add_page(part.page).map_err(|error| stopped(error.to_string()))?;
-        pages += 1;
-    }
+    };
+    let seal = snapshot_seal_from_pb(&seal).map_err(malformed)?;
+    staged.seal(&seal).map_err(|error| Status::data_loss(error.to_string()))?;
     group.install_snapshot(vote, meta, staged).await.map_err(stopped)
 }
 

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot};
 use world::{GroupId, UnixMs};
@@ -115,10 +115,12 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateStore<M> {
         Ok((live.applied, live.membership.clone()))
     }
 
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
+        // The last run ends by finding the stream's end, and the next look must not poll it again.
+        let mut entries = entries.fuse();
         loop {
             let run = gather(&mut entries).await?;
             if run.is_empty() {

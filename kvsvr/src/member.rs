@@ -1,0 +1,35 @@
+//! A Raft group as the services see it.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use replica::engine::View;
+use replica::error::{ProposeError, ReadError};
+use replica::group::Group;
+use replica::machine::Machine;
+
+use crate::group::{KvGroup, Standing};
+
+#[async_trait]
+impl<M: Machine> KvGroup for Group<M> {
+    async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+        Group::propose(self, command).await
+    }
+
+    async fn read_barrier(&self) -> Result<(), ReadError> {
+        Group::read_barrier(self).await
+    }
+
+    fn read(&self, visit: &mut dyn FnMut(&dyn View)) {
+        Group::read(self, |_, view| visit(view));
+    }
+
+    fn standing(&self) -> Standing {
+        let status = self.status();
+        Standing {
+            leader: status.leader,
+            term: status.term,
+            last_index: status.last_index,
+            applied_index: status.applied_index,
+        }
+    }
+}
