@@ -18,6 +18,11 @@ pub mod ledger;
 pub mod open;
 pub mod settle;
 pub mod reconcile;
+pub mod bulk;
+pub mod fund;
+pub mod instant;
+pub mod refund;
+pub mod trace;
 
 #[cfg(test)]
 mod testing;

@@ -201,7 +201,7 @@ fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned]) -> Ma
         batch,
         sponsor: format!("sponsor {batch}"),
         merchant_id: u32::from(batch.0),
-        payment_order: String::new(),
+        funded_on: "2016-01-14".to_owned(),
         account: "escrow".to_owned(),
         kind: Kind::Logo,
         page: String::new(),
