@@ -155,9 +155,10 @@ impl Host {
         if self.groups.lock().contains_key(&id) {
             return Err(HostError::Duplicate(id));
         }
-        let log = LogStore::open(id, Arc::clone(&self.engines.log), self.engines.log_writer.clone())?;
         let state = StateStore::open(id, Arc::clone(&self.engines.state), machine)?;
         let handle = state.handle();
+        let log = LogStore::open(id, Arc::clone(&self.engines.log), self.engines.log_writer.clone())?
+            .guarded_by(handle.flushed_next());
         let factory = Factory { group: id, links: Arc::clone(&self.links) };
         let raft = Raft::new(raft_id(self.node), Arc::clone(&self.raft), factory, log, state).await;
         let raft = raft.map_err(|fatal| stopped(id, &fatal))?;

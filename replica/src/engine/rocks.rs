@@ -68,6 +68,9 @@ impl RocksEngine {
     /// # Errors
     /// [`EngineError::Corrupt`] with what to do about it; [`EngineError::Failed`] otherwise.
     pub fn open(path: &Path, mode: Mode, memory: Memory) -> Result<Arc<RocksEngine>, EngineError> {
+        if mode == Mode::Log && lost_its_wal(path) {
+            return Err(damage(path, mode, "its write-ahead log is gone"));
+        }
         let db = DB::open(&options(mode, memory), path)
             .map_err(|error| refusal(path, mode, &error))?;
         Ok(Arc::new(RocksEngine { db: Arc::new(db), mode, failed: OnceLock::new() }))
@@ -238,8 +241,15 @@ fn engine_error(error: &rocksdb::Error) -> EngineError {
     }
 }
 
+/// Whether `path` holds an instance without any write-ahead log file. RocksDB always keeps one, and
+/// yet opens without complaint when the newest is missing: its manifest knows the closed ones only.
+fn lost_its_wal(path: &Path) -> bool {
+    let Ok(files) = std::fs::read_dir(path) else { return false };
+    let is_wal = |file: &std::fs::DirEntry| file.path().extension().is_some_and(|end| end == "log");
+    path.join("CURRENT").exists() && !files.flatten().any(|file| is_wal(&file))
+}
+
 fn refusal(path: &Path, mode: Mode, error: &rocksdb::Error) -> EngineError {
-    let path = path.display();
     let error_text = error.to_string();
     // Besides the explicit kind: a WAL that the manifest knows and the directory lacks, or that is
     // shorter than what was synced.
@@ -247,8 +257,13 @@ fn refusal(path: &Path, mode: Mode, error: &rocksdb::Error) -> EngineError {
         || error_text.contains("Corruption")
         || error_text.contains("checksum mismatch");
     if !damaged {
-        return EngineError::Failed(format!("cannot open {path}: {error_text}"));
+        return EngineError::Failed(format!("cannot open {}: {error_text}", path.display()));
     }
+    damage(path, mode, &error_text)
+}
+
+fn damage(path: &Path, mode: Mode, error_text: &str) -> EngineError {
+    let path = path.display();
     EngineError::Corrupt(match mode {
         Mode::Log => format!(
             "the Raft log in {path} is damaged ({error_text}). Entries or votes this node has \

@@ -57,7 +57,7 @@ pub(super) fn push(page: &mut BytesMut, key: &[u8], value: &[u8]) {
 
 /// The pairs of a page, as slices of it; `None` when it is not well formed.
 pub(super) fn parse(mut page: Bytes) -> Option<Vec<(Bytes, Bytes)>> {
-    let mut part = |page: &mut Bytes| -> Option<Bytes> {
+    let part = |page: &mut Bytes| -> Option<Bytes> {
         let len = page.try_get_u32().ok()? as usize;
         (len <= page.len()).then(|| page.split_to(len))
     };

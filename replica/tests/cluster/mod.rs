@@ -1,5 +1,6 @@
 //! Three hosts in one process, each in a runtime of its own over real TCP and real RocksDB, with a
-//! network that can be cut. Killing a host drops its runtime with everything in it.
+//! network that can be cut. Killing a host drops its runtime with everything in it, and leaves what
+//! SIGKILL would: the files as they were, not as closing RocksDB would have completed them.
 
 // Each test file uses its own part of this.
 #![allow(dead_code, missing_docs)]
@@ -8,13 +9,14 @@ pub mod chain;
 pub mod cutnet;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use replica::config::ReplicaConfig;
-use replica::engine::{Engine, RocksEngine};
+use replica::engine::Engine;
+use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::error::ProposeError;
 use replica::group::Group;
 use replica::host::{Engines, Host, HostConfig};
@@ -44,6 +46,7 @@ pub struct Plan {
 pub struct Running {
     pub host: Arc<Host>,
     pub groups: BTreeMap<GroupId, Arc<Group<Chain>>>,
+    engines: Engines,
     runtime: Option<Runtime>,
 }
 
@@ -62,7 +65,9 @@ pub struct Cluster {
     addresses: BTreeMap<NodeId, String>,
     dirs: BTreeMap<NodeId, PathBuf>,
     running: BTreeMap<NodeId, Running>,
-    _home: TempDir,
+    /// Kills so far; each leaves a directory of its own.
+    lives: usize,
+    home: TempDir,
 }
 
 fn free_address() -> String {
@@ -70,11 +75,26 @@ fn free_address() -> String {
     listener.local_addr().expect("its address").to_string()
 }
 
-fn open(dir: &std::path::Path) -> Engines {
-    let log: Arc<dyn Engine> = Arc::new(RocksEngine::open_log(&dir.join("log")).expect("log engine"));
-    let state: Arc<dyn Engine> = Arc::new(RocksEngine::open_state(&dir.join("state")).expect("state engine"));
-    let log_writer = LogWriter::start_thread(Arc::clone(&log));
+fn open(dir: &Path) -> Engines {
+    let memory = Memory { write_buffer_bytes: 16 << 20, block_cache_bytes: 16 << 20 };
+    std::fs::create_dir_all(dir).expect("a directory");
+    let log: Arc<dyn Engine> = RocksEngine::open(&dir.join("log"), Mode::Log, memory).expect("log engine");
+    let state: Arc<dyn Engine> = RocksEngine::open(&dir.join("state"), Mode::State, memory).expect("state engine");
+    let log_writer = LogWriter::start_thread(Arc::clone(&log)).expect("a thread");
     Engines { log, log_writer, state }
+}
+
+/// Copies the files of a stopped host, as they are, to `to`.
+fn copy_image(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for file in std::fs::read_dir(from).expect("readable").flatten() {
+        let target = to.join(file.file_name());
+        if file.file_type().expect("a type").is_dir() {
+            copy_image(&file.path(), &target);
+        } else if file.file_name() != "LOCK" {
+            std::fs::copy(file.path(), target).expect("copied");
+        }
+    }
 }
 
 impl Cluster {
@@ -89,7 +109,8 @@ impl Cluster {
             addresses: NODES.map(|name| (node(name), free_address())).into(),
             dirs: dirs.into(),
             running: BTreeMap::new(),
-            _home: home,
+            lives: 0,
+            home,
         }
     }
 
@@ -114,7 +135,8 @@ impl Cluster {
         let plans = self.plans.clone();
         let started = runtime.spawn(async move {
             let engines = open(&dir);
-            let host = Host::start(config, Arc::clone(&net), Arc::new(SystemClock::new()), engines).expect("a host");
+            let clock = Arc::new(SystemClock::new());
+            let host = Host::start(config, Arc::clone(&net), clock, engines.clone()).expect("a host");
             let incoming = net.listen(&address).await.expect("to listen");
             let server = world::net::server().add_service(host.peer_service()).serve_with_incoming(incoming);
             tokio::spawn(server);
@@ -123,19 +145,31 @@ impl Cluster {
                 let group = host.add_group(plan.group, Chain::default(), &voters, node(plan.first)).await;
                 groups.insert(plan.group, group.expect("a group"));
             }
-            (host, groups)
+            (host, groups, engines)
         });
-        let (host, groups) = started.await.expect("the start");
-        self.running.insert(id, Running { host, groups, runtime: Some(runtime) });
+        let (host, groups, engines) = started.await.expect("the start");
+        self.running.insert(id, Running { host, groups, engines, runtime: Some(runtime) });
     }
 
-    /// Drops a host as a crash would: nothing is handed over, nothing is flushed.
+    /// Stops a host as SIGKILL would: nothing is handed over, nothing is flushed. The next start
+    /// finds the files as they were then.
     pub async fn kill(&mut self, name: &str) {
-        let mut running = self.running.remove(&node(name)).expect("it runs");
+        let id = node(name);
+        let mut running = self.running.remove(&id).expect("it runs");
         let runtime = running.runtime.take().expect("a runtime");
-        drop(running);
+        let live = self.dirs[&id].clone();
+        self.lives += 1;
+        let image = self.home.path().join(format!("{name}.{}", self.lives));
+        self.dirs.insert(id, image.clone());
         // Off this thread: a runtime must not be dropped from within another one.
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await.expect("dropped");
+        let stopped = tokio::task::spawn_blocking(move || {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+            running.engines.log_writer.stop();
+            // Before the engines close: closing would write the memtables.
+            copy_image(&live, &image);
+            drop(running);
+        });
+        stopped.await.expect("dropped");
     }
 
     pub fn host(&self, name: &str) -> Arc<Host> {
