@@ -18,8 +18,15 @@
 //! Not here: IO in [`audit`], [`plan`], [`sets`] and [`report`]; those are the pure core.
 
 pub mod audit;
+pub mod credit;
+mod files;
+mod holdings;
 pub mod plan;
 pub mod report;
+pub mod run;
 pub mod sets;
 
+pub use credit::{CreditError, Credited, credit_pending};
+pub use files::BuildDirError;
 pub use report::Report;
+pub use run::{ReconcileError, Sources, reconcile};
