@@ -45,7 +45,6 @@ impl Ran {
     ///
     /// # Panics
     /// When it is another.
-    #[must_use]
     pub fn expect(self, code: i32) -> Ran {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self

@@ -89,10 +89,15 @@ fn waiting_for(groups: &[GroupReport], access: &access::status::NodeStatus) -> O
     if access.superseded {
         return Some("nothing: this node was started again elsewhere".to_owned());
     }
-    match (access.boot_epoch, access.view_age_ms) {
-        (None, _) => Some("its boot epoch from KvSvr".to_owned()),
-        (_, None) => Some("a first look at KvSvr".to_owned()),
-        (_, Some(age_ms)) if age_ms > VIEW_AGE_MS_MAX => Some(format!("KvSvr, silent for {age_ms} ms")),
-        _ => None,
+    match access.view_age_ms {
+        None => return Some("a first look at KvSvr".to_owned()),
+        Some(age_ms) if age_ms > VIEW_AGE_MS_MAX => return Some(format!("KvSvr, silent for {age_ms} ms")),
+        Some(_) => {}
     }
+    // Without an event there is nothing to seal, and so nothing to wait for.
+    if access.event.is_some() && access.boot_epoch.is_none() {
+        let why = access.problems.first().cloned();
+        return Some(why.unwrap_or_else(|| "its boot epoch from KvSvr".to_owned()));
+    }
+    None
 }
