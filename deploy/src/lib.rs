@@ -6,6 +6,7 @@
 
 mod clients;
 mod config;
+mod demo;
 mod dev;
 mod distribute;
 mod failover;

@@ -5,8 +5,11 @@
 //!
 //! Not here: what commands do; each noun has its own file.
 
+mod deploy;
 mod dev;
-mod plan;
+pub mod money;
+mod packet;
+pub mod plan;
 mod status;
 pub mod target;
 pub mod token;
@@ -18,6 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use world::NodeId;
 
+use crate::demo::DemoArgs;
 use crate::failure::Failure;
 use crate::output::Format;
 
@@ -34,6 +38,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a whole event on this machine, with the loss of a zone in the middle
+    Demo(DemoArgs),
     /// Run a three-zone cluster on this machine
     #[command(subcommand)]
     Dev(dev::DevCommand),
@@ -49,6 +55,9 @@ enum Command {
     /// Turn budget and script into ticket files
     #[command(subcommand)]
     Plan(plan::PlanCommand),
+    /// Bring a build to the nodes and make it the active one
+    #[command(subcommand)]
+    Deploy(deploy::DeployCommand),
     /// Show zones, leaders, slots and the queue
     Status(target::Target),
     /// Operate zones
@@ -57,6 +66,15 @@ enum Command {
     /// Show the slots of the active event
     #[command(subcommand)]
     Slot(status::SlotCommand),
+    /// Check all money against the plan, and credit what matches
+    #[command(subcommand)]
+    Reconcile(money::ReconcileCommand),
+    /// Give back what was not credited
+    #[command(subcommand)]
+    Refund(money::RefundCommand),
+    /// Follow one packet
+    #[command(subcommand)]
+    Packet(packet::PacketCommand),
     /// Session tokens of users
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -108,12 +126,17 @@ fn default_log(command: &Command) -> &'static str {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let format = cli.output;
     match cli.command {
+        Command::Demo(args) => Box::pin(crate::demo::run(args, format)).await,
         Command::Dev(command) => dev::run(command, format).await,
         Command::Serve { cluster, node } => Box::pin(crate::serve::run(&cluster, node)).await,
         Command::Plan(command) => plan::run(command, format),
+        Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
         Command::Zone(command) => zone::run(command, format).await,
         Command::Slot(command) => status::run_slots(command, format).await,
+        Command::Reconcile(command) => Box::pin(money::reconcile(command, format)).await,
+        Command::Refund(command) => Box::pin(money::refund(command, format)).await,
+        Command::Packet(command) => packet::run(command, format).await,
         Command::Token(command) => token::run(command, format),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hongbao", &mut std::io::stdout());
