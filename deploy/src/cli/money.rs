@@ -74,26 +74,23 @@ pub struct Money {
 
 impl Money {
     /// Over these connections.
-    ///
-    /// # Errors
-    /// When the build's keys cannot be read.
+    #[must_use]
     pub fn new(
         kv: Arc<dyn Kv>,
         queue: Arc<dyn Queue>,
         build: &BuildDir,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Money, Failure> {
+    ) -> Money {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let sources = Sources::load(disk, &build.path, &build.manifest, kv, queue, Arc::clone(clock));
-        let sources = sources.context(Exit::Denied, "reading the build's keys")?;
-        Ok(Money { sources, manifest: build.manifest.clone() })
+        let (build_dir, clock) = (build.path.clone(), Arc::clone(clock));
+        Money { sources: Sources { disk, build_dir, kv, queue, clock }, manifest: build.manifest.clone() }
     }
 
     fn connect(connected: &Connected, build: &BuildDir) -> Result<Money, Failure> {
         let kv = Arc::new(clients::kv(&connected.cluster, &connected.net, None));
         let queue = Arc::new(clients::queue(&connected.cluster, &connected.net, None)?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Money::new(kv, queue, build, &clock)
+        Ok(Money::new(kv, queue, build, &clock))
     }
 
     /// Books the sponsors' money and loads the amounts that are credited at once. Answers how many
@@ -135,7 +132,7 @@ impl Money {
             return Err(Failure::new(Exit::NotFound, "no event is active"));
         };
         let refunded = refund::refund(&*self.sources.kv, &*self.sources.queue, &self.manifest, &event).await;
-        refunded.map(|refunded| refunded.fen).map_err(|error| {
+        refunded.map(|refunded| refunded.fen.get()).map_err(|error| {
             let exit = if matches!(error, refund::RefundError::Guard(_)) { Exit::Refused } else { Exit::Unavailable };
             Failure::new(exit, error.to_string())
         })

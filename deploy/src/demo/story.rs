@@ -87,7 +87,7 @@ pub async fn tell(args: &DemoArgs, stage: &Stage, doors: Doors) -> Result<Report
     let timeline = Timeline::start(Arc::clone(&doors.clock));
     let build = make_build(args, stage, &timeline)?;
     let mut scene = raise_cluster(args, stage, doors, timeline, build).await?;
-    let money = Money::new(Arc::clone(&scene.kv), Arc::clone(&scene.queue), &scene.build, &scene.doors.clock)?;
+    let money = Money::new(Arc::clone(&scene.kv), Arc::clone(&scene.queue), &scene.build, &scene.doors.clock);
     let loaded = money.preload_instant().await?;
     scene.timeline.note(format!("{} large amounts loaded for instant credit", grouped(loaded)));
     activate(&mut scene).await?;
