@@ -21,7 +21,7 @@ use world::disk::{Disk, Opened, RealDisk};
 use world::{NodeId, UnixMs};
 
 use crate::claim::ClaimTiming;
-use crate::node::{AccessNode, NodeConfig, build_dir, seal_key_path};
+use crate::node::{AccessNode, NodeConfig, build_dir, seal_key_path, trusted_key_path};
 use crate::rules::Rules;
 
 pub const BUILD: BuildId = BuildId([0x5a; 16]);
@@ -127,6 +127,9 @@ impl Deployment {
             publish_signed(&RealDisk, &roster, &self.roster, &self.sign).expect("publish");
             let key = self.master().node_key(*holder);
             key.publish(&seal_key_path(dir.path(), BUILD, *holder)).expect("publish");
+            let trusted = trusted_key_path(dir.path(), BUILD);
+            RealDisk.create_dir_all(trusted.parent().expect("a folder")).expect("create");
+            self.sign.verifying_key().publish(&RealDisk, &trusted).expect("publish");
         }
     }
 
@@ -164,7 +167,7 @@ impl Deployment {
     /// A quick node: small blocks, everything released at once, no limits on users.
     pub fn config(&self, name: &str) -> NodeConfig {
         let mut config =
-            NodeConfig::new(node(name), self.dir(name), self.sign.verifying_key(), [9; 32]);
+            NodeConfig::new(node(name), self.dir(name), [9; 32]);
         config.block = 8;
         config.timing = ClaimTiming { early_ms: 1_000, grace_ms: 200 };
         config.poll = Duration::from_millis(10);

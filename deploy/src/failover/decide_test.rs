@@ -82,6 +82,8 @@ fn world() -> World {
             scheme: "A".to_owned(),
             build: BuildId([1; 16]),
             claims_per_user_max: 3,
+            claims_per_merchant_max: 1,
+            consolations: Vec::new(),
             open_grace_ms: 0,
             slots: Vec::<SlotEntry>::new(),
             pages: Vec::new(),
