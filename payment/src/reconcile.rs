@@ -30,3 +30,6 @@ pub use credit::{CreditError, Credited, credit_pending};
 pub use files::BuildDirError;
 pub use report::Report;
 pub use run::{ReconcileError, Sources, reconcile};
+
+#[cfg(test)]
+mod tests;

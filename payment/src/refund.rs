@@ -227,3 +227,6 @@ async fn pay(kv: &dyn Kv, manifest: &Manifest, dues: &BTreeMap<BatchId, Fen>) ->
     assert!(fen <= manifest.amount_fen, "no more goes back than came in");
     Ok(Refunded { fen, batches: dues.len() as u64, new })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,3 +11,4 @@ pub mod build;
 pub mod faults;
 pub mod kv;
 pub mod queue;
+pub mod scene;

@@ -96,8 +96,8 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// [`ProposeError`]. Only `Unknown` leaves open whether the command is or will be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
-        if !self.is_leader() {
-            return Err(ProposeError::NotLeader { hint: self.leader() });
+        if !self.may_write().await {
+            return Err(ProposeError::NotLeader { hint: self.leader().filter(|leader| *leader != self.node) });
         }
         self.batcher.propose(command, self.config.propose_deadline).await
     }
@@ -118,6 +118,25 @@ impl<M: Machine> Group<M> {
     /// linearizable only after [`Group::read_barrier`].
     pub fn read<R>(&self, read: impl FnOnce(&M, &dyn View) -> R) -> R {
         self.state.read(read)
+    }
+
+    /// Whether this member leads. Raft refuses writes to a leader just elected until a first
+    /// quorum has answered it, a round trip later: that is waited for.
+    async fn may_write(&self) -> bool {
+        let mut metrics = self.raft.metrics();
+        let settled = async {
+            loop {
+                match standing(&metrics.borrow_watched()) {
+                    Standing::Follows => return false,
+                    Standing::Leads => return true,
+                    Standing::Elected => {}
+                }
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(self.config.election_patience(), settled).await.unwrap_or(false)
     }
 
     /// Whether this member believes that it leads.
@@ -222,6 +241,26 @@ impl<M: Machine> Group<M> {
         for task in tasks {
             task.abort();
         }
+    }
+}
+
+/// How a member stands towards writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Follows,
+    /// It leads, and no quorum has answered it as a leader yet.
+    Elected,
+    Leads,
+}
+
+fn standing(metrics: &RaftMetrics<TypeConfig>) -> Standing {
+    let alone = || metrics.membership_config.membership().voter_ids().count() == 1;
+    if !metrics.state.is_leader() {
+        Standing::Follows
+    } else if metrics.last_quorum_acked.is_some() || alone() {
+        Standing::Leads
+    } else {
+        Standing::Elected
     }
 }
 

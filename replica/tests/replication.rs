@@ -118,6 +118,7 @@ async fn all_three_killed_at_once_come_back_with_everything() {
     }
     for name in NODES {
         cluster.kill(name).await;
+        assert_eq!(cluster.pairs_on_disk(name), 0, "the state was to be replayed from the log");
     }
     for name in NODES {
         cluster.start(name).await;

@@ -21,8 +21,8 @@ use world::disk::Disk;
 use super::plan::PlanSlice;
 use crate::plan::{VerifyError, load_manifest};
 
-/// Packets of one slice, about: 16 bytes each when loaded, and 32 while loading.
-const SLICE_PACKETS: u64 = 4_000_000;
+/// Packets of one slice, about: 16 bytes each when loaded. Tests have small builds and many slices.
+const SLICE_PACKETS: u64 = if cfg!(test) { 20 } else { 4_000_000 };
 
 /// Why there is no plan to compare with.
 #[derive(Debug, thiserror::Error)]

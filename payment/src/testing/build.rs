@@ -21,8 +21,10 @@ use ticket::opening::Opening;
 use ticket::record::{Flags, Kind, Record};
 use ticket::seal::{Issue, NodeSealer, Unsealer};
 use ticket::sign::SigningKey;
-use world::disk::RealDisk;
+use world::disk::{Disk, RealDisk};
 use world::{NodeId, UnixMs};
+
+use crate::plan::instant::{InstantPacket, InstantWriter};
 
 pub const EVENT: &str = "gala";
 pub const KEY_COUNT: u16 = 3;
@@ -48,7 +50,6 @@ pub struct TestBuild {
     pub manifest: Manifest,
     pub packets: Vec<Planned>,
     pub dir: TempDir,
-    pub sign: SigningKey,
     sealer: NodeSealer,
 }
 
@@ -70,10 +71,15 @@ impl TestBuild {
         let sign = SigningKey::from_bytes([9; 32]);
         let packets = mint(&secret, build, per_file);
         let files = publish_files(dir.path(), build, &packets, per_file);
-        let manifest = manifest(build, files, &packets);
+        let instant = publish_instant(dir.path(), build, &packets);
+        let manifest = manifest(build, files, &packets, instant);
+        let keys = dir.path().join("keys");
+        std::fs::create_dir_all(&keys).expect("a directory");
+        secret.publish(&keys.join("build.key")).expect("published");
+        sign.verifying_key().publish(&RealDisk, &keys.join("sign.pub")).expect("published");
         publish_signed(&RealDisk, &dir.path().join("manifest.json"), &manifest, &sign).expect("published");
         let sealer = NodeSealer::new(master().node_key(node()), node(), 1, EVENT, build);
-        TestBuild { build, secret, manifest, packets, dir, sign, sealer }
+        TestBuild { build, secret, manifest, packets, dir, sealer }
     }
 
     pub fn keyring(&self, list: KeyList) -> Arc<OpenKeyring> {
@@ -196,7 +202,25 @@ fn totals<K: Ord>(packets: &[Planned], key: impl Fn(&Planned) -> K) -> BTreeMap<
     totals
 }
 
-fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned]) -> Manifest {
+fn publish_instant(dir: &Path, build: BuildId, packets: &[Planned]) -> InstantEntry {
+    let mut large: Vec<InstantPacket> = packets
+        .iter()
+        .filter(|planned| INSTANT_MIN <= planned.amount.get())
+        .map(|planned| InstantPacket { id: planned.packet, amount: planned.amount })
+        .collect();
+    large.sort_unstable_by_key(InstantPacket::encode);
+    let count = large.len() as u64;
+    let mut bytes = Vec::new();
+    let mut writer = InstantWriter::new(&mut bytes, build, count).expect("memory");
+    let entries: Vec<u128> = large.iter().map(|packet| u128::from_be_bytes(packet.encode())).collect();
+    writer.add(&entries).expect("memory");
+    let (size_bytes, digest) = writer.finish().expect("memory");
+    RealDisk.publish(&dir.join("instant.bin"), &bytes).expect("published");
+    let amount_fen = money::sum(large.iter().map(|packet| packet.amount)).expect("small");
+    InstantEntry { min_fen: Fen::new(INSTANT_MIN), count, amount_fen, size_bytes, digest }
+}
+
+fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned], instant: InstantEntry) -> Manifest {
     let batch = |(batch, (count, amount_fen)): (BatchId, (u64, Fen))| BatchEntry {
         batch,
         sponsor: format!("sponsor {batch}"),
@@ -219,7 +243,6 @@ fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned]) -> Ma
         count,
         curve: Vec::new(),
     };
-    let large: Vec<Planned> = packets.iter().filter(|planned| INSTANT_MIN <= planned.amount.get()).copied().collect();
     Manifest {
         format: MANIFEST_FORMAT,
         event: EVENT.to_owned(),
@@ -234,13 +257,7 @@ fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned]) -> Ma
         key_budget_fen: Fen::new(1 << 40),
         count: packets.len() as u64,
         amount_fen: money::sum(packets.iter().map(|planned| planned.amount)).expect("small"),
-        instant: InstantEntry {
-            min_fen: Fen::new(INSTANT_MIN),
-            count: large.len() as u64,
-            amount_fen: money::sum(large.iter().map(|planned| planned.amount)).expect("small"),
-            size_bytes: 0,
-            digest: Digest::of(b"instant"),
-        },
+        instant,
         slots: totals(packets, |planned| planned.slot).into_iter().map(slot).collect(),
         consolations: Vec::new(),
         batches: totals(packets, |planned| planned.packet.batch).into_iter().map(batch).collect(),

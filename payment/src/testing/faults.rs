@@ -34,7 +34,7 @@ impl Fault {
 }
 
 /// What the injector says to one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Verdict {
     /// Which of several items happen.
     pub does: fn(usize) -> bool,
@@ -64,11 +64,6 @@ impl Injector {
     /// Calls made so far.
     pub fn calls(&self) -> u64 {
         self.0.lock().calls
-    }
-
-    /// Whether the process has died.
-    pub fn dead(&self) -> bool {
-        self.0.lock().dead
     }
 
     /// Asked by every call.

@@ -151,10 +151,14 @@ impl Queue for MemQueue {
         outcomes
     }
 
-    async fn lease(&self, most: usize, _lease: Duration, _wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+    async fn lease(&self, most: usize, _lease: Duration, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
         tokio::task::yield_now().await;
         let verdict = self.faults.next();
         let leased = if (verdict.does)(0) { self.state.lock().lease(most) } else { Vec::new() };
+        if leased.is_empty() {
+            // Without this a settler with nothing to do would keep a paused clock from moving.
+            tokio::time::sleep(wait).await;
+        }
         if verdict.heard { Ok(leased) } else { lost(verdict.plainly_not) }
     }
 

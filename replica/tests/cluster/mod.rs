@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use replica::config::ReplicaConfig;
-use replica::engine::Engine;
+use replica::engine::{Engine, View};
 use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::error::ProposeError;
 use replica::group::Group;
@@ -51,10 +51,13 @@ pub struct Running {
 }
 
 impl Drop for Running {
+    /// Waits until nothing of it runs: RocksDB must be closed before the process ends.
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        let Some(runtime) = self.runtime.take() else { return };
+        // Off this thread: a runtime must not be dropped from within another one.
+        let stopping = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(5)));
+        stopping.join().expect("the runtime stops");
+        self.engines.log_writer.stop();
     }
 }
 
@@ -170,6 +173,19 @@ impl Cluster {
             drop(running);
         });
         stopped.await.expect("dropped");
+    }
+
+    /// Pairs in the state of a host that does not run.
+    pub fn pairs_on_disk(&self, name: &str) -> usize {
+        let dir = self.dirs[&node(name)].join("state");
+        let state = RocksEngine::open(&dir, Mode::State, Memory::default()).expect("state engine");
+        let mut pairs = 0;
+        let mut visit = |_: &[u8], _: &[u8]| {
+            pairs += 1;
+            std::ops::ControlFlow::Continue(())
+        };
+        state.scan(&[], &[], false, &mut visit).expect("readable");
+        pairs
     }
 
     pub fn host(&self, name: &str) -> Arc<Host> {
