@@ -211,7 +211,8 @@ impl ShelfFile {
                 Ok(mark) => self.reserved.store(mark, Ordering::Release),
                 Err(error) => {
                     self.faulty.store(true, Ordering::Relaxed);
-                    *self.fault.lock() = Some(error.to_string());
+                    // The first fault is the cause; what follows is only that nothing works any more.
+                    self.fault.lock().get_or_insert_with(|| error.to_string());
                     return Err(error);
                 }
             }

@@ -239,10 +239,9 @@ impl Cluster {
 mod tests {
     use super::*;
 
-    const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-
     fn text(extra: &str) -> String {
-        let mut text = format!("name = \"t\"\nsession_public_key = \"{KEY}\"\n{extra}\n");
+        let key = ticket::sign::SigningKey::from_bytes([7; 32]).verifying_key().to_text();
+        let mut text = format!("name = \"t\"\nsession_public_key = \"{key}\"\n{extra}\n");
         for (at, id) in ["a1", "b1", "c1"].iter().enumerate() {
             text.push_str(&format!(
                 "[[node]]\nid = \"{id}\"\ndata_dir = \"{id}\"\npeers = \"h:{p}0\"\nedge = \"h:{p}1\"\nadmin = \"h:{p}3\"\netcd = \"h:{p}4\"\n",

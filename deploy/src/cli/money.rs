@@ -32,6 +32,7 @@ use crate::serve::event;
 pub enum ReconcileCommand {
     /// Compare plan, rows, postings and queue, to the fen
     Run {
+        /// Which cluster and build
         #[command(flatten)]
         place: Place,
         /// Afterwards credit the pending packets that match the plan

@@ -19,6 +19,7 @@ pub mod stage;
 pub mod story;
 pub mod timeline;
 pub mod verdicts;
+pub mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -3,7 +3,6 @@
 //! Invariant: each step waits for what it needs to see, never for a guessed time; the only waits by
 //! the clock are for slots to begin and end.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use queue::api::Queue;
 use ticket::control::EventRecord;
 use ticket::id::UserId;
 use world::net::Net;
-use world::{Clock, NodeId, UnixMs, ZoneId};
+use world::{Clock, UnixMs, ZoneId};
 
 use super::crowd::{Crowd, CrowdOptions, Memory};
 use super::ledger::Books;
@@ -25,6 +24,7 @@ use super::report::Report;
 use super::stage::Stage;
 use super::timeline::Timeline;
 use super::verdicts::{self, Evidence};
+use super::watch::{Issued, Watch};
 use super::{DemoArgs, Fault};
 use crate::cli::money::Money;
 use crate::cli::target::Connected;
@@ -34,7 +34,7 @@ use crate::dev::{self, layout::DevDir};
 use crate::distribute::{BuildDir, Schedule};
 use crate::failure::{Exit, Failure};
 use crate::output::{grouped, yuan};
-use crate::serve::api::{EventReport, NodeReport, ZonesReport};
+use crate::serve::api::{EventReport, ZonesReport};
 
 /// Time between activation and the first slot.
 const FIRST_SLOT_AFTER: Duration = Duration::from_millis(2_500);
@@ -93,6 +93,7 @@ pub async fn tell(args: &DemoArgs, stage: &Stage, doors: Doors) -> Result<Report
     activate(&mut scene).await?;
 
     let probes = Probes::start(&scene.kv, &scene.doors.clock);
+    let watch = Watch::start(&scene.connected.cluster, &scene.doors.net);
     let crowd = gather_crowd(&scene)?;
     let loss = play_slots(&scene, &crowd).await?;
     let memory = crowd.finish().await;
@@ -103,7 +104,8 @@ pub async fn tell(args: &DemoArgs, stage: &Stage, doors: Doors) -> Result<Report
         grouped(memory.acked.len() as u64)
     ));
     drain_queue(&scene).await?;
-    settle_up(scene, &money, memory, traces, &loss).await
+    let nodes = watch.finish().await;
+    settle_up(scene, &money, (memory, traces, nodes), &loss).await
 }
 
 fn make_build(args: &DemoArgs, stage: &Stage, timeline: &Timeline) -> Result<BuildDir, Failure> {
@@ -287,11 +289,9 @@ async fn drain_queue(scene: &Scene<'_>) -> Result<(), Failure> {
 async fn settle_up(
     scene: Scene<'_>,
     money: &Money,
-    memory: Memory,
-    traces: Vec<Trace>,
+    (memory, traces, nodes): (Memory, Vec<Trace>, Issued),
     loss: &Loss,
 ) -> Result<Report, Failure> {
-    let nodes = ask_nodes(&scene).await?;
     let before = money.reconcile().await?;
     scene.timeline.note(format!(
         "reconciled: {} yuan credited, {} pending, {} mismatches",
@@ -312,7 +312,6 @@ async fn settle_up(
     let zones: ZonesReport = scene.connected.call_any(|_| false, Method::GET, "/v1/zones", Bytes::new()).await?;
     let seconds = scene.timeline.elapsed().as_secs_f64();
     let evidence = Evidence {
-        args: scene.args,
         manifest: &scene.build.manifest,
         event: &event,
         zones: &zones,
@@ -330,13 +329,4 @@ async fn settle_up(
     let mut report = verdicts::judge(&evidence);
     report.timeline = scene.timeline.finish();
     Ok(report)
-}
-
-async fn ask_nodes(scene: &Scene<'_>) -> Result<BTreeMap<NodeId, NodeReport>, Failure> {
-    let mut nodes = BTreeMap::new();
-    for node in &scene.connected.cluster.nodes {
-        let report = scene.connected.call(node, Method::GET, "/v1/status", Bytes::new()).await?;
-        nodes.insert(node.id, report);
-    }
-    Ok(nodes)
 }

@@ -11,29 +11,27 @@ use ticket::id::{FileNo, PacketId, SlotNo, UserId};
 use ticket::manifest::Manifest;
 use world::{NodeId, UnixMs, ZoneId};
 
-use super::DemoArgs;
 use super::crowd::{Acked, Memory};
 use super::ledger::Books;
 use super::probe::{Trace, writable_again_ms};
+use super::watch::Issued;
 use super::report::{Claims, Opens, Packets, Report, SlotRow, Speed, Thefts, Verdict, ZoneRow};
 use crate::output::{grouped, yuan};
-use crate::serve::api::{EventReport, FileReport, NodeReport, ZonesReport};
+use crate::serve::api::{EventReport, ZonesReport};
 
 /// The bound on how long a lost zone may hold writes up.
 const WRITABLE_AGAIN_MS_MAX: u64 = 3_000;
 
 /// Everything that was seen.
 pub struct Evidence<'a> {
-    /// What was asked for.
-    pub args: &'a DemoArgs,
     /// The plan.
     pub manifest: &'a Manifest,
     /// The event and its claims.
     pub event: &'a EventReport,
     /// The zones at the end.
     pub zones: &'a ZonesReport,
-    /// The nodes after the last slot.
-    pub nodes: &'a BTreeMap<NodeId, NodeReport>,
+    /// Records issued, as the nodes themselves said, file by file.
+    pub nodes: &'a Issued,
     /// Partitions of the queue.
     pub partitions: u32,
     /// The first reconcile.
@@ -271,10 +269,8 @@ fn claims(evidence: &Evidence<'_>) -> Claims {
         evidence.manifest.files.iter().map(|file| (file.entry.no, file.entry.home)).collect();
     let written_again = evidence.event.claims.iter().filter(|claim| claim.version != 1).count() as u64;
     let mut issuers: BTreeMap<(SlotNo, FileNo), BTreeSet<NodeId>> = BTreeMap::new();
-    for (node, report) in evidence.nodes {
-        for file in report.files.iter().filter(|file| file.issued > 0) {
-            issuers.entry((file.slot, file.file)).or_default().insert(*node);
-        }
+    for (node, slot, file) in evidence.nodes.keys() {
+        issuers.entry((*slot, *file)).or_default().insert(*node);
     }
     for row in evidence.books.rows.values() {
         issuers.entry((row.slot, row.file)).or_default().insert(row.node);
@@ -297,20 +293,16 @@ fn frozen_files(evidence: &Evidence<'_>) -> BTreeMap<(SlotNo, FileNo), (NodeId, 
         evidence.manifest.files.iter().map(|file| (file.entry.no, file.entry.count)).collect();
     let mut frozen = BTreeMap::new();
     for claim in evidence.event.claims.iter().filter(|claim| claim.frozen) {
-        let reported = file_report(evidence, claim.node, claim.slot, claim.file).map_or(0, |file| file.issued);
+        let reported = evidence.nodes.get(&(claim.node, claim.slot, claim.file)).copied().unwrap_or(0);
         let count = counts.get(&claim.file).copied().unwrap_or(0);
         frozen.insert((claim.slot, claim.file), (claim.node, u64::from(count.saturating_sub(reported))));
     }
     frozen
 }
 
-fn file_report<'a>(evidence: &'a Evidence<'_>, node: NodeId, slot: SlotNo, file: FileNo) -> Option<&'a FileReport> {
-    evidence.nodes.get(&node)?.files.iter().find(|report| report.slot == slot && report.file == file)
-}
-
-fn issued_of(evidence: &Evidence<'_>, matches: impl Fn(NodeId, &FileReport) -> bool) -> u64 {
-    let files = evidence.nodes.iter().flat_map(|(node, report)| report.files.iter().map(move |file| (*node, file)));
-    files.filter(|(node, file)| matches(*node, file)).map(|(_, file)| u64::from(file.issued)).sum()
+fn issued_of(evidence: &Evidence<'_>, matches: impl Fn(NodeId, SlotNo) -> bool) -> u64 {
+    let files = evidence.nodes.iter().filter(|((node, slot, _), _)| matches(*node, *slot));
+    files.map(|(_, issued)| u64::from(*issued)).sum()
 }
 
 fn packets(evidence: &Evidence<'_>, frozen: &BTreeMap<(SlotNo, FileNo), (NodeId, u64)>) -> Packets {
@@ -340,7 +332,7 @@ fn slot_rows(evidence: &Evidence<'_>, frozen: &BTreeMap<(SlotNo, FileNo), (NodeI
         rows.push(SlotRow {
             id: slot.id.clone(),
             planned: slot.count,
-            issued: issued_of(evidence, |_, file| file.slot == slot.slot),
+            issued: issued_of(evidence, |_, at| at == slot.slot),
             opened: here().count() as u64,
             opened_fen: here().map(|row| row.amount.get()).sum(),
             frozen: frozen.iter().filter(|((at, _), _)| *at == slot.slot).map(|(_, (_, count))| count).sum(),

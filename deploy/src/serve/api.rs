@@ -48,33 +48,10 @@ pub struct FileReport {
     pub home: NodeId,
     /// Records in it.
     pub count: u32,
-    /// Records sealed to users.
+    /// Records sealed to users, or skipped after a crash.
     pub issued: u32,
-    /// Records skipped by restarts.
-    pub skipped: u32,
     /// Whether it will not be continued.
     pub frozen: bool,
-}
-
-/// The queue as its leaders see it.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct QueueReport {
-    /// Deliverable now.
-    pub ready: u64,
-    /// Leased.
-    pub in_flight: u64,
-    /// Waiting.
-    pub delayed: u64,
-    /// Given up.
-    pub dead: u64,
-    /// Done.
-    pub acked: u64,
-    /// Ever accepted.
-    pub accepted: u64,
-    /// Enqueues answered as duplicates.
-    pub duplicates: u64,
-    /// Age of the oldest message that is neither done nor dead.
-    pub oldest_age_ms: u64,
 }
 
 /// One node as it sees itself.

@@ -110,7 +110,6 @@ impl Running {
         let observer = Arc::new(Observer::default());
         let token = admin_token(&cluster)?;
         let readiness = Readiness {
-            cluster: cluster.clone(),
             node: id,
             host: Arc::clone(&host),
             access: Arc::clone(&access),

@@ -10,7 +10,6 @@ use world::NodeId;
 use super::api::{FileReport, GroupReport, NodeReport};
 use super::node::{Counters, group_name};
 use super::payments::Payments;
-use crate::config::Cluster;
 use crate::store::TicketStore;
 
 /// A view of the control KV older than this means that the node is cut off.
@@ -18,8 +17,6 @@ const VIEW_AGE_MS_MAX: u64 = 5_000;
 
 /// Where a node's report comes from.
 pub struct Readiness {
-    /// The cluster.
-    pub cluster: Cluster,
     /// This node.
     pub node: NodeId,
     /// Its groups.
@@ -52,7 +49,6 @@ impl Readiness {
             home: file.home,
             count: file.count,
             issued: file.issued,
-            skipped: 0,
             frozen: file.state == FileState::Frozen,
         });
         let verified = access.build.and_then(|build| self.store.report(build).ok()).map(|report| report.verified);
