@@ -7,7 +7,11 @@ use tests::{DevCluster, Ran, hongbao, run};
 
 fn etcdctl(cluster: &DevCluster, node: &str, words: &[&str]) -> Ran {
     let endpoint = format!("--endpoints=http://{}", cluster.field(node, "etcd"));
-    run(Command::new("etcdctl").env("ETCDCTL_API", "3").arg(endpoint).args(["--command-timeout=5s"]).args(words))
+    run(Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .arg(endpoint)
+        .args(["--command-timeout=5s"])
+        .args(words))
 }
 
 fn etcdctl_txn(cluster: &DevCluster, node: &str, script: &str) -> String {

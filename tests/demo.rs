@@ -9,8 +9,21 @@ fn demo(fault: &str) -> Value {
     let dir = tempfile::tempdir().expect("tempdir");
     let file = dir.path().join("report.json");
     let words = [
-        "demo", "--users", "3000", "--rate", "1500", "--slot", "4", "--gap", "2", "--fault", fault, "--report",
-        path(&file), "-o", "json",
+        "demo",
+        "--users",
+        "3000",
+        "--rate",
+        "1500",
+        "--slot",
+        "4",
+        "--gap",
+        "2",
+        "--fault",
+        fault,
+        "--report",
+        path(&file),
+        "-o",
+        "json",
     ];
     let ran = hongbao(&words).expect(0);
     let printed = ran.json();
@@ -20,7 +33,10 @@ fn demo(fault: &str) -> Value {
 }
 
 fn number(report: &Value, pointer: &str) -> u64 {
-    report.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("{pointer} is no number in {report}"))
+    report
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .unwrap_or_else(|| panic!("{pointer} is no number in {report}"))
 }
 
 fn check(report: &Value) {
@@ -35,7 +51,8 @@ fn check(report: &Value) {
     for positive in ["/opens/acked", "/shakes", "/claims/total", "/packets/credited", "/thefts/tried"] {
         assert!(number(report, positive) > 0, "{positive}");
     }
-    let held = report["invariants"].as_array().expect("a list").iter().filter(|verdict| verdict["held"] == true);
+    let held =
+        report["invariants"].as_array().expect("a list").iter().filter(|verdict| verdict["held"] == true);
     assert_eq!(held.count(), 7);
 }
 

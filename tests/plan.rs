@@ -30,7 +30,8 @@ impl Inputs {
     }
 
     fn build(&self, more: &[&str]) -> Ran {
-        let (budget, script, out) = (self.dir.path().join("budget.csv"), self.dir.path().join("script.toml"), self.out());
+        let (budget, script, out) =
+            (self.dir.path().join("budget.csv"), self.dir.path().join("script.toml"), self.out());
         let mut words = vec!["plan", "build", "--budget", path(&budget), "--script", path(&script)];
         words.extend(["--scheme", "A", "--out", path(&out), "-o", "json"]);
         words.extend(more);
@@ -46,7 +47,8 @@ fn check_refused(budget: &[u8], script: &[u8], words: &[&str]) {
     for word in words {
         assert!(ran.err.contains(word), "{word:?} is not in:\n{}", ran.err);
     }
-    let left: Vec<_> = fs::read_dir(inputs.dir.path()).expect("list").map(|e| e.expect("entry").file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(inputs.dir.path()).expect("list").map(|e| e.expect("entry").file_name()).collect();
     assert_eq!(left.len(), 2, "something was left behind: {left:?}");
 }
 
@@ -84,8 +86,16 @@ fn wrong_budgets_are_refused_with_line_and_cure() {
 #[test]
 fn all_findings_come_in_one_run() {
     let rows = "1,1,A,X,logo,100,1000.00,0.01,5.00,lucky,,2016-01-01\n2,1,A,X,banner,100,100.00,6.00,5.00,lucky,,2016-01-01\n";
-    let script = String::from_utf8(sample_script()).expect("UTF-8").replacen("\"1900-warm-up\" = 10", "\"1900-warm-up\" = 11", 1);
-    check_refused(&budget(rows), script.as_bytes(), &["budget.csv:2", "budget.csv:3", "banner", "script.toml:"]);
+    let script = String::from_utf8(sample_script()).expect("UTF-8").replacen(
+        "\"1900-warm-up\" = 10",
+        "\"1900-warm-up\" = 11",
+        1,
+    );
+    check_refused(
+        &budget(rows),
+        script.as_bytes(),
+        &["budget.csv:2", "budget.csv:3", "banner", "script.toml:"],
+    );
 }
 
 #[test]
@@ -104,7 +114,10 @@ fn wrong_scripts_are_refused_with_line_and_cure() {
 fn the_sample_event_builds_to_the_fen_and_verifies() {
     let inputs = Inputs::sample();
     let built = inputs.build(&[]).expect(0).json();
-    assert_eq!((built["records"].as_u64(), built["total_fen"].as_u64()), (Some(1_508_000), Some(188_468_958)));
+    assert_eq!(
+        (built["records"].as_u64(), built["total_fen"].as_u64()),
+        (Some(1_508_000), Some(188_468_958))
+    );
     for field in ["files", "keys", "bytes", "seconds"] {
         assert!(built[field].as_f64().is_some_and(|n| n > 0.0), "{field}: {}", built[field]);
     }
@@ -122,7 +135,11 @@ fn the_same_seed_gives_the_same_bytes_with_any_number_of_threads() {
     assert_eq!(files_one.len(), files_two.len());
     for (left, right) in files_one.iter().zip(&files_two) {
         assert_eq!(left.strip_prefix(one.out()).ok(), right.strip_prefix(two.out()).ok());
-        assert!(fs::read(left).expect("read") == fs::read(right).expect("read"), "{} differs", left.display());
+        assert!(
+            fs::read(left).expect("read") == fs::read(right).expect("read"),
+            "{} differs",
+            left.display()
+        );
     }
 }
 

@@ -105,7 +105,11 @@ fn report(rule: &str, findings: &[String]) {
 
 /// The part of a file that is product, not test.
 fn product(path: &str, text: &str) -> String {
-    if path.contains("/tests/") || path.contains("_test.rs") || path.ends_with("/tests.rs") || path.contains("/examples/") {
+    if path.contains("/tests/")
+        || path.contains("_test.rs")
+        || path.ends_with("/tests.rs")
+        || path.contains("/examples/")
+    {
         return String::new();
     }
     match text.find("#[cfg(test)]\nmod ") {
@@ -123,7 +127,10 @@ fn functions(text: &str) -> Vec<(String, usize, usize)> {
         let indent = line.len() - code.len();
         let mut words = code.split([' ', '(', '<']).peekable();
         let heads = ["pub", "async", "const", "unsafe", "extern"];
-        while words.peek().is_some_and(|w| heads.contains(w) || w.starts_with("crate)") || w.starts_with("super)")) {
+        while words
+            .peek()
+            .is_some_and(|w| heads.contains(w) || w.starts_with("crate)") || w.starts_with("super)"))
+        {
             words.next();
         }
         if words.next() != Some("fn") {
@@ -131,7 +138,10 @@ fn functions(text: &str) -> Vec<(String, usize, usize)> {
         }
         let name = words.next().unwrap_or("?").to_owned();
         let closing = format!("{}}}", " ".repeat(indent));
-        let length = lines[at..].iter().position(|l| *l == closing || (l.ends_with('}') && *l == *line)).map_or(1, |n| n + 1);
+        let length = lines[at..]
+            .iter()
+            .position(|l| *l == closing || (l.ends_with('}') && *l == *line))
+            .map_or(1, |n| n + 1);
         found.push((name, at + 1, length));
     }
     found
@@ -142,7 +152,9 @@ fn every_file_begins_with_what_it_is() {
     let findings: Vec<String> = files(&[".rs"])
         .into_iter()
         .filter(|(_, text)| !text.starts_with("//!"))
-        .map(|(path, _)| format!("{path}: begin with `//!`: what it is, the invariant it keeps, what is not here"))
+        .map(|(path, _)| {
+            format!("{path}: begin with `//!`: what it is, the invariant it keeps, what is not here")
+        })
         .collect();
     report("a file without a head", &findings);
 }
@@ -156,8 +168,12 @@ fn manifests_name_only_the_allowed_edges() {
         let manifest: toml::Table = text.parse().expect("a valid manifest");
         for section in ["dependencies", "build-dependencies"] {
             let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else { continue };
-            for dependency in table.keys().filter(|d| ours.contains(d.as_str()) && !allowed.contains(&d.as_str())) {
-                findings.push(format!("{name} -> {dependency}: not in the graph of ARCHITECTURE.md; a new edge needs an ADR"));
+            for dependency in
+                table.keys().filter(|d| ours.contains(d.as_str()) && !allowed.contains(&d.as_str()))
+            {
+                findings.push(format!(
+                    "{name} -> {dependency}: not in the graph of ARCHITECTURE.md; a new edge needs an ADR"
+                ));
             }
         }
     }
@@ -182,7 +198,9 @@ fn access_nodes_can_neither_mint_nor_open() {
         .filter(|(path, _)| path.starts_with("access/src"))
         .filter(|(path, text)| {
             let text = product(path, text);
-            ["ticket::mint", "ticket::open::", "MintKeyring", "OpenKeyring", "BuildSecret"].iter().any(|w| text.contains(w))
+            ["ticket::mint", "ticket::open::", "MintKeyring", "OpenKeyring", "BuildSecret"]
+                .iter()
+                .any(|w| text.contains(w))
         })
         .map(|(path, _)| format!("{path}: names a key that mints or opens records"))
         .collect();
@@ -263,7 +281,9 @@ fn functions_and_files_stay_short() {
             used.insert(what.clone());
             match allowed {
                 Some(allowed) if lines <= allowed => {}
-                Some(allowed) => findings.push(format!("{what}: grew to {lines} lines (the ratchet allows {allowed})")),
+                Some(allowed) => {
+                    findings.push(format!("{what}: grew to {lines} lines (the ratchet allows {allowed})"))
+                }
                 None => findings.push(format!("{what}: {lines} lines, at most {most}; split it")),
             }
         }
@@ -302,7 +322,8 @@ fn documents_point_at_files_that_exist() {
 
 #[test]
 fn the_lint_measures_functions_rightly() {
-    let text = "fn one() {}\n\nimpl X {\n    pub async fn two(\n        a: u8,\n    ) {\n        a;\n    }\n}\n";
+    let text =
+        "fn one() {}\n\nimpl X {\n    pub async fn two(\n        a: u8,\n    ) {\n        a;\n    }\n}\n";
     let found = functions(text);
     let expected = vec![("one".to_owned(), 1, 1), ("two".to_owned(), 4, 5)];
     assert_eq!(found, expected);

@@ -135,8 +135,14 @@ impl Cursor {
         };
         let skipped = if damaged { newest.step } else { 0 };
         let reserved = newest.reserved.saturating_add(skipped).min(id.count);
-        let mut cursor =
-            Cursor { opened, id: *id, step: clamp(step), sequence: newest.sequence, reserved, poisoned: false };
+        let mut cursor = Cursor {
+            opened,
+            id: *id,
+            step: clamp(step),
+            sequence: newest.sequence,
+            reserved,
+            poisoned: false,
+        };
         // Repairs a damaged slot and records this run's step before any mark moves by it.
         cursor.write(reserved)?;
         assert!(newest.reserved <= cursor.reserved, "a loaded cursor went back");

@@ -103,7 +103,8 @@ impl Desk {
 
     /// Offers this from now on; `None` closes the desk.
     pub fn set_offer(&self, offer: Option<Arc<Offer>>) {
-        let event = |offer: &Option<Arc<Offer>>| offer.as_ref().map(|o| (o.event.event.clone(), o.event.build));
+        let event =
+            |offer: &Option<Arc<Offer>>| offer.as_ref().map(|o| (o.event.event.clone(), o.event.build));
         let before = self.offer.swap(offer.clone());
         if before.is_some() && offer.is_some() && event(&before) != event(&offer) {
             self.users.forget();
@@ -190,8 +191,7 @@ impl Desk {
             Ok(record) => record,
             Err(error) => return self.spoiled(taken, &error),
         };
-        let issue =
-            Issue { record, slot: taken.slot, file: taken.file, index: taken.index, issued_ms: now };
+        let issue = Issue { record, slot: taken.slot, file: taken.file, index: taken.index, issued_ms: now };
         match offer.sealer.seal(user, &issue) {
             Ok(ticket) => {
                 seen.claims += 1;

@@ -136,7 +136,11 @@ impl DiskIdentity {
     /// [`IncarnationError`]; the epoch must then not be asked for.
     pub fn prepare(&mut self, disk: &dyn Disk, stored: u32) -> Result<u32, IncarnationError> {
         if self.boot_epoch < stored && self.boot_epoch != 0 {
-            tracing::error!(on_disk = self.boot_epoch, stored, "this disk is older than the node's last start");
+            tracing::error!(
+                on_disk = self.boot_epoch,
+                stored,
+                "this disk is older than the node's last start"
+            );
             self.incarnation = Incarnation::draw()?;
         }
         // Beyond both: a store that forgot (it was set up anew) must not lead to an epoch, and so to

@@ -16,27 +16,27 @@
 //!
 //! Not here: opening, money, and the queue.
 
-pub mod opener;
-pub mod rules;
-pub mod pacing;
-pub mod shake;
-pub mod history;
-pub mod memory;
+mod blocking;
+pub mod boot;
 pub mod claim;
 pub mod claimer;
-pub mod incarnation;
-pub mod cursor;
-pub mod shelf;
 pub mod counters;
+pub mod cursor;
 pub mod desk;
-pub mod view;
-pub mod boot;
-pub mod stockroom;
 mod driver;
-pub mod status;
-pub mod node;
 pub mod edge;
-mod blocking;
+pub mod history;
+pub mod incarnation;
+pub mod memory;
+pub mod node;
+pub mod opener;
+pub mod pacing;
+pub mod rules;
+pub mod shake;
+pub mod shelf;
+pub mod status;
+pub mod stockroom;
+pub mod view;
 
 #[cfg(test)]
 mod testkit;

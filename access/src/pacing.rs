@@ -104,7 +104,13 @@ mod tests {
     use super::*;
 
     fn even() -> Pace<'static> {
-        Pace { start: UnixMs(1_000), end: UnixMs(11_000), curve: &[], finish_permille: 1_000, factor_permille: 1_000 }
+        Pace {
+            start: UnixMs(1_000),
+            end: UnixMs(11_000),
+            curve: &[],
+            finish_permille: 1_000,
+            factor_permille: 1_000,
+        }
     }
 
     #[test]

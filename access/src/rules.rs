@@ -217,8 +217,8 @@ impl Terms {
         let total: u64 = self.rules.pages.iter().map(|page| u64::from(page.weight)).sum();
         let all = total + u64::from(self.rules.nothing_weight);
         // The high bits of a 64-bit draw scale without the bias of a remainder.
-        let mut point = u64::try_from((u128::from(draw) * u128::from(all)) >> 64)
-            .expect("a fraction of a u64 is a u64");
+        let mut point =
+            u64::try_from((u128::from(draw) * u128::from(all)) >> 64).expect("a fraction of a u64 is a u64");
         for page in &self.rules.pages {
             if point < u64::from(page.weight) {
                 return Some(&page.page);

@@ -166,20 +166,20 @@ impl Deployment {
 
     /// A quick node: small blocks, everything released at once, no limits on users.
     pub fn config(&self, name: &str) -> NodeConfig {
-        let mut config =
-            NodeConfig::new(node(name), self.dir(name), [9; 32]);
+        let mut config = NodeConfig::new(node(name), self.dir(name), [9; 32]);
         config.block = 8;
         config.timing = ClaimTiming { early_ms: 1_000, grace_ms: 200 };
         config.poll = Duration::from_millis(10);
-        config.rules = Rules {
-            user_interval_ms: 0,
-            factor_permille: 1_000_000_000,
-            ..Rules::default()
-        };
+        config.rules = Rules { user_interval_ms: 0, factor_permille: 1_000_000_000, ..Rules::default() };
         config
     }
 
-    pub fn start(&self, name: &str, kv: &Arc<LocalKv>, clock: &Arc<world::clock::ManualClock>) -> Arc<AccessNode> {
+    pub fn start(
+        &self,
+        name: &str,
+        kv: &Arc<LocalKv>,
+        clock: &Arc<world::clock::ManualClock>,
+    ) -> Arc<AccessNode> {
         AccessNode::start(
             self.config(name),
             Arc::clone(kv) as Arc<dyn Kv>,

@@ -84,15 +84,7 @@ impl View {
         let zones = read_zones(kv).await?;
         // Claims before freezes: a claim that was frozen when it was read is then seen as frozen.
         let claims = read_claims(kv, &slots).await?;
-        Ok(View {
-            zones,
-            claims,
-            frozen: read_frozen(kv).await?,
-            event,
-            rules,
-            rules_fault,
-            boot,
-        })
+        Ok(View { zones, claims, frozen: read_frozen(kv).await?, event, rules, rules_fault, boot })
     }
 
     async fn read_rules(&self, kv: &dyn Kv) -> Result<(Option<Rules>, Option<String>), KvError> {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use kvsvr::client::{Client as KvClient, ClientConfig as KvClientConfig};
 use queue::client::{ClientConfig as QueueClientConfig, QueueClient};
-use world::disk::{Disk, RealDisk};
-use world::rng;
 use world::NodeId;
+use world::disk::{Disk, RealDisk};
 use world::net::Net;
+use world::rng;
 
 use crate::config::Cluster;
 use crate::failure::{Context, Exit, Failure};

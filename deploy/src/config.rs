@@ -155,7 +155,8 @@ impl Cluster {
     /// # Errors
     /// Exit code 2, naming the file, the key and the cure.
     pub fn load(path: &Path) -> Result<Cluster, Failure> {
-        let text = std::fs::read_to_string(path).context(Exit::Usage, format!("reading {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).context(Exit::Usage, format!("reading {}", path.display()))?;
         let mut cluster: Cluster = toml::from_str(&text).context(Exit::Usage, path.display())?;
         let folder = path.parent().unwrap_or(Path::new("."));
         for node in &mut cluster.nodes {
@@ -163,7 +164,9 @@ impl Cluster {
         }
         cluster.admin_token_file = cluster.admin_token_file.map(|file| folder.join(file));
         cluster.history_key_file = cluster.history_key_file.map(|file| folder.join(file));
-        cluster.validate().map_err(|wrong| Failure::new(Exit::Usage, format!("{}: {wrong}", path.display())))?;
+        cluster
+            .validate()
+            .map_err(|wrong| Failure::new(Exit::Usage, format!("{}: {wrong}", path.display())))?;
         Ok(cluster)
     }
 
@@ -189,7 +192,10 @@ impl Cluster {
                 return Err(format!("node {}: listed twice; give each machine its own id", node.id));
             }
             for address in [&node.peers, &node.edge, &node.admin, &node.etcd] {
-                if address.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+                if address
+                    .rsplit_once(':')
+                    .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+                {
                     return Err(format!("node {}: {address:?} is not a host:port address", node.id));
                 }
                 if !addresses.insert(address.clone()) {
@@ -198,7 +204,10 @@ impl Cluster {
             }
         }
         if self.zones().len() != 3 {
-            return Err(format!("the nodes stand in {} zones: a data centre has exactly 3", self.zones().len()));
+            return Err(format!(
+                "the nodes stand in {} zones: a data centre has exactly 3",
+                self.zones().len()
+            ));
         }
         Ok(())
     }
@@ -216,7 +225,10 @@ impl Cluster {
     pub fn node(&self, id: NodeId) -> Result<&Node, Failure> {
         self.nodes.iter().find(|node| node.id == id).ok_or_else(|| {
             let known: Vec<String> = self.nodes.iter().map(|node| node.id.to_string()).collect();
-            Failure::new(Exit::NotFound, format!("no node {id} in cluster.toml; there are {}", known.join(", ")))
+            Failure::new(
+                Exit::NotFound,
+                format!("no node {id} in cluster.toml; there are {}", known.join(", ")),
+            )
         })
     }
 
@@ -270,8 +282,17 @@ mod tests {
         check("nmae = 1", "unknown field");
         check("[raft]\nelection_min_ms = 20", "raft.election_min_ms = 20");
         check("[kv]\ndata_groups = 0", "kv.data_groups = 0");
-        check("[[node]]\nid = \"a1\"\ndata_dir = \"x\"\npeers=\"h:1\"\nedge=\"h:2\"\nadmin=\"h:3\"\netcd=\"h:4\"", "listed twice");
-        check("[[node]]\nid = \"d1\"\ndata_dir = \"x\"\npeers=\"h:1\"\nedge=\"h:2\"\nadmin=\"h:3\"\netcd=\"h:4\"", "exactly 3");
-        check("[[node]]\nid = \"a2\"\ndata_dir = \"x\"\npeers=\"h\"\nedge=\"h:2\"\nadmin=\"h:3\"\netcd=\"h:4\"", "host:port");
+        check(
+            "[[node]]\nid = \"a1\"\ndata_dir = \"x\"\npeers=\"h:1\"\nedge=\"h:2\"\nadmin=\"h:3\"\netcd=\"h:4\"",
+            "listed twice",
+        );
+        check(
+            "[[node]]\nid = \"d1\"\ndata_dir = \"x\"\npeers=\"h:1\"\nedge=\"h:2\"\nadmin=\"h:3\"\netcd=\"h:4\"",
+            "exactly 3",
+        );
+        check(
+            "[[node]]\nid = \"a2\"\ndata_dir = \"x\"\npeers=\"h\"\nedge=\"h:2\"\nadmin=\"h:3\"\netcd=\"h:4\"",
+            "host:port",
+        );
     }
 }

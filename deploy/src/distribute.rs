@@ -71,7 +71,8 @@ impl BuildDir {
             let cure = "make one with `hongbao plan build`";
             return Err(Failure::new(Exit::NotFound, format!("{} holds no build; {cure}", path.display())));
         }
-        let key = VerifyingKey::load(&RealDisk, &path.join("keys/sign.pub")).context(Exit::Unverified, "reading sign.pub")?;
+        let key = VerifyingKey::load(&RealDisk, &path.join("keys/sign.pub"))
+            .context(Exit::Unverified, "reading sign.pub")?;
         let manifest = load_signed(&RealDisk, &path.join("manifest.json"), &key);
         let manifest: Manifest = manifest.context(Exit::Unverified, "reading the manifest")?;
         let roster = load_signed(&RealDisk, &path.join("roster.json"), &key);
@@ -105,16 +106,22 @@ impl BuildDir {
                 "signature": String::from_utf8_lossy(&signature),
             });
             let path = format!("/v1/builds/{build}/roster");
-            let report: BuildReport = connected.call(node, Method::PUT, &path, Bytes::from(body.to_string())).await?;
-            let missing: Vec<_> = report.expected.iter().filter(|no| !report.verified.contains(no)).copied().collect();
+            let report: BuildReport =
+                connected.call(node, Method::PUT, &path, Bytes::from(body.to_string())).await?;
+            let missing: Vec<_> =
+                report.expected.iter().filter(|no| !report.verified.contains(no)).copied().collect();
             for group in missing.chunks(PUSHES_IN_FLIGHT) {
                 let sends = group.iter().map(|no| {
                     let entry = self.roster.files.iter().find(|file| file.no == *no);
                     let file = entry.map(|entry| entry.path_in(&self.path));
                     async move {
-                        let file = file.ok_or_else(|| Failure::new(Exit::Unverified, format!("no file {no} in the roster")))?;
+                        let file = file.ok_or_else(|| {
+                            Failure::new(Exit::Unverified, format!("no file {no} in the roster"))
+                        })?;
                         let path = format!("/v1/builds/{build}/files/{no}");
-                        connected.call::<BuildReport>(node, Method::PUT, &path, Bytes::from(read(&file)?)).await
+                        connected
+                            .call::<BuildReport>(node, Method::PUT, &path, Bytes::from(read(&file)?))
+                            .await
                     }
                 });
                 futures_util::future::try_join_all(sends).await?;
@@ -122,7 +129,11 @@ impl BuildDir {
             }
             let path = format!("/v1/builds/{build}");
             let report: BuildReport = connected.call(node, Method::GET, &path, Bytes::new()).await?;
-            pushed.push(Pushed { node: node.id, expected: report.expected.len(), verified: report.verified.len() });
+            pushed.push(Pushed {
+                node: node.id,
+                expected: report.expected.len(),
+                verified: report.verified.len(),
+            });
         }
         Ok(pushed)
     }
@@ -138,7 +149,8 @@ impl BuildDir {
                 connected.call(node, Method::GET, &format!("/v1/builds/{build}"), Bytes::new()).await?;
             let missing = report.expected.len().saturating_sub(report.verified.len());
             if missing > 0 {
-                let message = format!("{missing} files are not verified on {}: repeat `hongbao deploy push`", node.id);
+                let message =
+                    format!("{missing} files are not verified on {}: repeat `hongbao deploy push`", node.id);
                 return Err(Failure::new(Exit::Refused, message));
             }
         }

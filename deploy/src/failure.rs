@@ -78,7 +78,9 @@ impl From<queue::api::QueueError> for Failure {
     fn from(error: queue::api::QueueError) -> Failure {
         let exit = match error {
             queue::api::QueueError::Refused(_) => Exit::Error,
-            queue::api::QueueError::Unavailable { .. } | queue::api::QueueError::Unknown(_) => Exit::Unavailable,
+            queue::api::QueueError::Unavailable { .. } | queue::api::QueueError::Unknown(_) => {
+                Exit::Unavailable
+            }
         };
         Failure::new(exit, format!("queue: {error}"))
     }

@@ -79,7 +79,13 @@ impl HttpClient {
     ///
     /// # Errors
     /// [`HttpError`]; an answer with any status is not an error.
-    pub async fn send(&mut self, method: Method, path: &str, body: Bytes, deadline: Duration) -> Result<Answer, HttpError> {
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Answer, HttpError> {
         let address = self.address.clone();
         let no_answer = |reason: String| HttpError::NoAnswer { address: address.clone(), reason };
         let mut sender = self.ready().await?;
@@ -114,7 +120,8 @@ impl HttpClient {
         {
             return Ok(sender);
         }
-        let connection = self.net.connect(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
+        let connection =
+            self.net.connect(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
         let (mut sender, driver) =
             handshake(TokioIo::new(connection)).await.map_err(|error| unreachable(error.to_string()))?;
         tokio::spawn(async move {

@@ -4,6 +4,7 @@
 //! Invariant: nothing here decides about money or ownership on its own; it assembles the crates that
 //! do and hands them the real clock, chance, disk and network.
 
+pub mod cli;
 mod clients;
 mod config;
 mod demo;
@@ -13,6 +14,5 @@ mod failover;
 mod failure;
 mod http;
 mod output;
-mod store;
 mod serve;
-pub mod cli;
+mod store;

@@ -26,7 +26,11 @@ pub enum Format {
 ///
 /// # Errors
 /// When standard output is closed.
-pub fn print<T: Serialize>(format: Format, value: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+pub fn print<T: Serialize>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
     let text = match format {
         Format::Table => table(value),
         Format::Json => serde_json::to_string_pretty(value).context(Exit::Error, "making JSON")?,

@@ -66,10 +66,14 @@ impl TicketStore {
     pub fn roster(&self, build: BuildId) -> Result<Roster, Failure> {
         let path = self.tickets_dir(build).join("roster.json");
         if !self.disk.exists(&path) {
-            return Err(Failure::new(Exit::NotFound, format!("build {build} was not pushed to {}", self.node)));
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("build {build} was not pushed to {}", self.node),
+            ));
         }
         let trusted = self.trusted_key(build)?;
-        let roster: Roster = load_signed(&*self.disk, &path, &trusted).context(Exit::Unverified, "reading the roster")?;
+        let roster: Roster =
+            load_signed(&*self.disk, &path, &trusted).context(Exit::Unverified, "reading the roster")?;
         if roster.build != build {
             return Err(Failure::new(Exit::Unverified, format!("the roster is of build {}", roster.build)));
         }
@@ -84,12 +88,16 @@ impl TicketStore {
         let trusted = self.trusted_key(build)?;
         let parsed = signature.trim().parse().context(Exit::Usage, "reading the signature")?;
         let domain = <Roster as ticket::manifest::Signed>::DOMAIN;
-        trusted.verify(domain, bytes, &parsed).context(Exit::Unverified, "checking the roster's signature")?;
+        trusted
+            .verify(domain, bytes, &parsed)
+            .context(Exit::Unverified, "checking the roster's signature")?;
         let dir = self.tickets_dir(build);
         let path = dir.join("roster.json");
         self.disk.create_dir_all(&dir.join("files")).context(Exit::Error, "making the build's folder")?;
         let text = format!("{}\n", signature.trim());
-        self.disk.publish(&signature_path(&path), text.as_bytes()).context(Exit::Error, "writing the roster")?;
+        self.disk
+            .publish(&signature_path(&path), text.as_bytes())
+            .context(Exit::Error, "writing the roster")?;
         self.disk.publish(&path, bytes).context(Exit::Error, "writing the roster")?;
         self.report(build)
     }
@@ -102,7 +110,8 @@ impl TicketStore {
         let roster = self.roster(build)?;
         let entry = self.entry(&roster, no)?;
         if Digest::of(bytes) != entry.digest {
-            let message = format!("file {no} is not the one in the roster of build {build}: build it or copy it again");
+            let message =
+                format!("file {no} is not the one in the roster of build {build}: build it or copy it again");
             return Err(Failure::new(Exit::Unverified, message));
         }
         let path = entry.path_in(&self.tickets_dir(build));
@@ -118,7 +127,12 @@ impl TicketStore {
     /// As [`TicketStore::roster`].
     pub fn report(&self, build: BuildId) -> Result<BuildReport, Failure> {
         let roster = self.roster(build)?;
-        let expected = roster.files.iter().filter(|file| file.holders.contains(&self.node)).map(|file| file.no).collect();
+        let expected = roster
+            .files
+            .iter()
+            .filter(|file| file.holders.contains(&self.node))
+            .map(|file| file.no)
+            .collect();
         let verified = self.verified_files(&roster);
         Ok(BuildReport { build, expected, verified: verified.into_iter().collect() })
     }
@@ -152,7 +166,8 @@ impl TicketStore {
 
     fn entry<'r>(&self, roster: &'r Roster, no: FileNo) -> Result<&'r FileEntry, Failure> {
         let entry = roster.files.iter().find(|file| file.no == no);
-        let entry = entry.ok_or_else(|| Failure::new(Exit::NotFound, format!("the roster has no file {no}")))?;
+        let entry =
+            entry.ok_or_else(|| Failure::new(Exit::NotFound, format!("the roster has no file {no}")))?;
         if !entry.holders.contains(&self.node) {
             let message = format!("file {no} does not belong on {}: see `holders` in the roster", self.node);
             return Err(Failure::new(Exit::Usage, message));
@@ -164,7 +179,10 @@ impl TicketStore {
         let path = self.secrets_dir(build).join("sign.pub");
         if !self.disk.exists(&path) {
             let cure = format!("run `hongbao deploy keys --build DIR --node {}` on that node", self.node);
-            return Err(Failure::new(Exit::Denied, format!("{} has no secrets of build {build}: {cure}", self.node)));
+            return Err(Failure::new(
+                Exit::Denied,
+                format!("{} has no secrets of build {build}: {cure}", self.node),
+            ));
         }
         VerifyingKey::load(&*self.disk, &path).context(Exit::Denied, "reading sign.pub")
     }

@@ -31,9 +31,9 @@ pub mod etcd;
 #[cfg(feature = "server")]
 pub mod group;
 #[cfg(feature = "server")]
-mod member;
-#[cfg(feature = "server")]
 pub mod machine;
+#[cfg(feature = "server")]
+mod member;
 #[cfg(feature = "server")]
 pub mod native;
 #[cfg(feature = "server")]

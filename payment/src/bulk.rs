@@ -99,7 +99,9 @@ async fn write_part(kv: &dyn Kv, units: Vec<Unit>) -> Result<Vec<Landed>, BulkEr
         for (place, outcome) in open.into_iter().zip(outcomes) {
             landed[place] = match outcome {
                 Ok(UnitOutcome::Done) => Some(Landed::Now),
-                Ok(UnitOutcome::Conflict { op: 0, found }) if found.as_ref() == Some(guard(&units[place])) => {
+                Ok(UnitOutcome::Conflict { op: 0, found })
+                    if found.as_ref() == Some(guard(&units[place])) =>
+                {
                     Some(Landed::Before)
                 }
                 Ok(UnitOutcome::Conflict { op: 0, found }) => Some(Landed::Never(found)),
@@ -154,7 +156,8 @@ impl<'a> Walk<'a> {
     /// The next pages, in the order of their groups; `None` at the end of all.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<(Bytes, Bytes)>>, KvError> {
         while !self.groups.is_empty() {
-            let pages = join_all(self.groups.iter().map(|(group, after)| self.page(*group, after.as_deref()))).await;
+            let pages =
+                join_all(self.groups.iter().map(|(group, after)| self.page(*group, after.as_deref()))).await;
             let (mut pairs, mut left) = (Vec::new(), Vec::new());
             for ((group, _), page) in self.groups.iter().zip(pages) {
                 let page = page?;

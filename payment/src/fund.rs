@@ -39,7 +39,9 @@ pub enum FundError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// The batch was funded with another amount.
-    #[error("batch {batch} was funded before with another amount than its budget of {budget} yuan: is this the manifest that was activated?")]
+    #[error(
+        "batch {batch} was funded before with another amount than its budget of {budget} yuan: is this the manifest that was activated?"
+    )]
     Differs {
         /// The batch.
         batch: BatchId,
@@ -68,10 +70,13 @@ pub async fn fund(kv: &dyn Kv, manifest: &Manifest) -> Result<Funded, FundError>
         match landed {
             Landed::Now => new += 1,
             Landed::Before => {}
-            Landed::Never(_) => return Err(FundError::Differs { batch: batch.batch, budget: batch.amount_fen }),
+            Landed::Never(_) => {
+                return Err(FundError::Differs { batch: batch.batch, budget: batch.amount_fen });
+            }
         }
     }
-    let fen = money::sum(batches.iter().map(|batch| batch.amount_fen)).expect("a manifest was checked to add up");
+    let fen =
+        money::sum(batches.iter().map(|batch| batch.amount_fen)).expect("a manifest was checked to add up");
     assert!(fen == manifest.amount_fen, "the batches are the budget");
     Ok(Funded { fen, batches: batches.len() as u64, new })
 }

@@ -38,7 +38,9 @@ pub enum PreloadError {
         planned: Fen,
     },
     /// What was read back is not what the manifest says.
-    #[error("the KV holds {found} instant packets of {found_fen} fen, the manifest says {count} of {fen} fen")]
+    #[error(
+        "the KV holds {found} instant packets of {found_fen} fen, the manifest says {count} of {fen} fen"
+    )]
     Count {
         /// Entries read back.
         found: u64,
@@ -61,7 +63,12 @@ impl From<KvError> for PreloadError {
 ///
 /// # Errors
 /// [`PreloadError`]; what was preloaded stays.
-pub async fn preload(kv: &dyn Kv, disk: &dyn Disk, build_dir: &Path, manifest: &Manifest) -> Result<u64, PreloadError> {
+pub async fn preload(
+    kv: &dyn Kv,
+    disk: &dyn Disk,
+    build_dir: &Path,
+    manifest: &Manifest,
+) -> Result<u64, PreloadError> {
     let path = build_dir.join("instant.bin");
     let file = InstantFile::load(disk, &path, manifest.build, &manifest.instant)?;
     assert!(file.count() == manifest.instant.count, "the list was checked against the manifest");

@@ -51,8 +51,13 @@ pub enum AccountKind {
 
 impl AccountKind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [AccountKind; 5] =
-        [AccountKind::Escrow, AccountKind::Held, AccountKind::Payable, AccountKind::Refunded, AccountKind::Sponsor];
+    pub const ALL: [AccountKind; 5] = [
+        AccountKind::Escrow,
+        AccountKind::Held,
+        AccountKind::Payable,
+        AccountKind::Refunded,
+        AccountKind::Sponsor,
+    ];
 
     /// Reads the stored number.
     #[must_use]
@@ -102,7 +107,13 @@ pub enum LedgerError {
 }
 
 impl Transfer {
-    fn new(tag: BuildTag, batch: BatchId, from: AccountKind, to: AccountKind, amount: Fen) -> Result<Transfer, LedgerError> {
+    fn new(
+        tag: BuildTag,
+        batch: BatchId,
+        from: AccountKind,
+        to: AccountKind,
+        amount: Fen,
+    ) -> Result<Transfer, LedgerError> {
         assert!(from != to, "money moves between two accounts");
         if amount.get() == 0 {
             return Err(LedgerError::Zero(batch));

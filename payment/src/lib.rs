@@ -9,19 +9,19 @@
 //!
 //! Not here: shaking and issuing (access), storage (kvsvr, queue), any wire.
 
-pub mod plan;
-pub mod keyspace;
-pub mod row;
-pub mod rejection;
-pub mod claims;
-pub mod ledger;
-pub mod open;
-pub mod settle;
-pub mod reconcile;
 pub mod bulk;
+pub mod claims;
 pub mod fund;
 pub mod instant;
+pub mod keyspace;
+pub mod ledger;
+pub mod open;
+pub mod plan;
+pub mod reconcile;
 pub mod refund;
+pub mod rejection;
+pub mod row;
+pub mod settle;
 pub mod trace;
 
 #[cfg(test)]

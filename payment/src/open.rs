@@ -69,7 +69,12 @@ pub struct PacketOpener {
 impl PacketOpener {
     /// An opener. `kv` is asked only when a packet is opened again after it was settled.
     #[must_use]
-    pub fn new(queue: Arc<dyn Queue>, kv: Arc<dyn Kv>, unsealer: Unsealer, watches: OpenerWatches) -> PacketOpener {
+    pub fn new(
+        queue: Arc<dyn Queue>,
+        kv: Arc<dyn Kv>,
+        unsealer: Unsealer,
+        watches: OpenerWatches,
+    ) -> PacketOpener {
         PacketOpener { queue, kv, unsealer, watches, counters: Counters::default() }
     }
 

@@ -122,7 +122,8 @@ async fn check_drained(queue: &dyn Queue) -> Result<(), RefundError> {
 async fn close(kv: &dyn Kv, manifest: &Manifest, event: &EventRecord) -> Result<(), RefundError> {
     let DataKey { partition, key } = keyspace::closing(manifest.build.tag());
     // Since when, as the plan of the event says: the end of the last chance to open.
-    let end_ms = event.slots.iter().map(|slot| slot.end_ms.0).max().unwrap_or(0).saturating_add(event.open_grace_ms);
+    let end_ms =
+        event.slots.iter().map(|slot| slot.end_ms.0).max().unwrap_or(0).saturating_add(event.open_grace_ms);
     let op = DataOp::InsertIfAbsent { key, value: keyspace::fen_value(end_ms) };
     let landed = bulk::write(kv, vec![Unit { partition, ops: vec![op] }]).await?;
     assert!(landed.len() == 1, "one unit, one answer");
@@ -140,7 +141,9 @@ async fn dues(kv: &dyn Kv, manifest: &Manifest) -> Result<BTreeMap<BatchId, Fen>
         let spent = credited.get(&batch.batch).copied().unwrap_or_default();
         let Some(due) = batch.amount_fen.checked_sub(spent) else {
             let (id, budget) = (batch.batch, batch.amount_fen);
-            return guard(format!("batch {id} has credits of {spent} yuan and a budget of {budget} yuan: reconcile"));
+            return guard(format!(
+                "batch {id} has credits of {spent} yuan and a budget of {budget} yuan: reconcile"
+            ));
         };
         let balance = |kind| found.balance(Account { tag, batch: batch.batch, kind });
         let left = i128::from(balance(AccountKind::Escrow)) + i128::from(balance(AccountKind::Refunded));
@@ -163,7 +166,8 @@ async fn credited(kv: &dyn Kv, manifest: &Manifest) -> Result<BTreeMap<BatchId, 
     let mut walk = Walk::new(kv, keyspace::of_build(keyspace::ROW, manifest.build.tag()));
     while let Some(pairs) = walk.next().await? {
         for (key, value) in pairs {
-            let row = keyspace::parse_packet(keyspace::ROW, &key).and_then(|packet| Row::decode(packet, &value).ok());
+            let row = keyspace::parse_packet(keyspace::ROW, &key)
+                .and_then(|packet| Row::decode(packet, &value).ok());
             let Some(row) = row else {
                 return guard(format!("a row cannot be read (key {key:?}): reconcile, and mend it"));
             };
@@ -173,7 +177,10 @@ async fn credited(kv: &dyn Kv, manifest: &Manifest) -> Result<BTreeMap<BatchId, 
                 RowState::Credited => {
                     let sum = credited.entry(row.packet.batch).or_default();
                     let Some(more) = sum.checked_add(row.amount) else {
-                        return guard(format!("the credits of batch {} overflow: reconcile", row.packet.batch));
+                        return guard(format!(
+                            "the credits of batch {} overflow: reconcile",
+                            row.packet.batch
+                        ));
                     };
                     *sum = more;
                 }
@@ -191,7 +198,9 @@ async fn accounts(kv: &dyn Kv, manifest: &Manifest) -> Result<Ledger, RefundErro
     let mut walk = Walk::new(kv, keyspace::of_build(keyspace::ACCOUNT, manifest.build.tag()));
     while let Some(pairs) = walk.next().await? {
         for (key, value) in pairs {
-            let (Some(account), Some(balance)) = (keyspace::parse_account(&key), keyspace::parse_balance(&value)) else {
+            let (Some(account), Some(balance)) =
+                (keyspace::parse_account(&key), keyspace::parse_balance(&value))
+            else {
                 return guard(format!("an account cannot be read (key {key:?}): reconcile, and mend it"));
             };
             found.add_found(account, balance)?;
@@ -200,7 +209,11 @@ async fn accounts(kv: &dyn Kv, manifest: &Manifest) -> Result<Ledger, RefundErro
     Ok(found)
 }
 
-async fn pay(kv: &dyn Kv, manifest: &Manifest, dues: &BTreeMap<BatchId, Fen>) -> Result<Refunded, RefundError> {
+async fn pay(
+    kv: &dyn Kv,
+    manifest: &Manifest,
+    dues: &BTreeMap<BatchId, Fen>,
+) -> Result<Refunded, RefundError> {
     let tag = manifest.build.tag();
     let mut units = Vec::with_capacity(dues.len());
     for (batch, due) in dues {
@@ -219,11 +232,15 @@ async fn pay(kv: &dyn Kv, manifest: &Manifest, dues: &BTreeMap<BatchId, Fen>) ->
             Landed::Before => {}
             Landed::Never(found) => {
                 let found = found.as_deref().and_then(keyspace::parse_fen);
-                return guard(format!("batch {batch} was refunded before with {found:?} fen, now {} fen: reconcile", due.get()));
+                return guard(format!(
+                    "batch {batch} was refunded before with {found:?} fen, now {} fen: reconcile",
+                    due.get()
+                ));
             }
         }
     }
-    let fen = money::sum(dues.values().copied()).expect("dues are at most the budgets, whose sum was checked");
+    let fen =
+        money::sum(dues.values().copied()).expect("dues are at most the budgets, whose sum was checked");
     assert!(fen <= manifest.amount_fen, "no more goes back than came in");
     Ok(Refunded { fen, batches: dues.len() as u64, new })
 }

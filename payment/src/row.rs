@@ -192,7 +192,12 @@ impl Row {
     /// The same row in another state.
     #[must_use]
     pub fn with_state(&self, state: RowState) -> Row {
-        assert!(self.state == RowState::Pending, "row {} leaves its final state {:?}", self.packet, self.state);
+        assert!(
+            self.state == RowState::Pending,
+            "row {} leaves its final state {:?}",
+            self.packet,
+            self.state
+        );
         assert!(state != RowState::Pending, "row {} goes back to pending", self.packet);
         Row { state, ..self.clone() }
     }
@@ -233,7 +238,9 @@ impl Row {
         let state = match (bytes[1], bytes[2]) {
             (1, 0) => RowState::Pending,
             (2, 0) => RowState::Credited,
-            (3, reason) => RowState::Rejected(Reason::from_u8(reason).ok_or_else(|| error("unknown reason"))?),
+            (3, reason) => {
+                RowState::Rejected(Reason::from_u8(reason).ok_or_else(|| error("unknown reason"))?)
+            }
             _ => return Err(error("unknown state")),
         };
         let mut rest = Fields(&bytes[3..]);

@@ -120,7 +120,16 @@ impl Settler {
     ) -> Settler {
         assert!(0 < config.batch_max, "a settler takes at least one message at a time");
         assert!(2 <= config.rounds_max, "settling needs a round to write and one to look again");
-        Settler { kv, queue, keys, build, rules, config, counters: Counters::default(), doubtful: AtomicBool::new(false) }
+        Settler {
+            kv,
+            queue,
+            keys,
+            build,
+            rules,
+            config,
+            counters: Counters::default(),
+            doubtful: AtomicBool::new(false),
+        }
     }
 
     /// What became of the messages this settler saw.
@@ -189,7 +198,8 @@ impl Settler {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            let round = Round { kv: &*self.kv, build: self.build, rules: &self.rules, counters: &self.counters };
+            let round =
+                Round { kv: &*self.kv, build: self.build, rules: &self.rules, counters: &self.counters };
             outcome = round.run(&mut batch).await.map_err(SettleError::from);
         }
         if !batch.finished() {

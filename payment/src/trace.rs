@@ -66,8 +66,12 @@ pub struct TracedRejection {
 /// [`KvError`] when the KV cannot be read.
 pub async fn trace(kv: &dyn Kv, packet: PacketId) -> Result<Trace, KvError> {
     let (tag, batch) = (packet.build_tag, packet.batch);
-    let keys =
-        vec![keyspace::row(packet), keyspace::instant(packet), keyspace::fund(tag, batch), keyspace::refund(tag, batch)];
+    let keys = vec![
+        keyspace::row(packet),
+        keyspace::instant(packet),
+        keyspace::fund(tag, batch),
+        keyspace::refund(tag, batch),
+    ];
     let values = bulk::read(kv, keys).await?;
     let mut trace = Trace {
         packet,

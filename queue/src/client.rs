@@ -152,12 +152,18 @@ impl QueueClient {
         if found.is_empty() && failed == order.len() { Err(no_partition()) } else { Ok(found) }
     }
 
-    async fn lease_at(&self, partition: u32, most: usize, lease: Duration) -> Result<Vec<Delivery>, QueueError> {
+    async fn lease_at(
+        &self,
+        partition: u32,
+        most: usize,
+        lease: Duration,
+    ) -> Result<Vec<Delivery>, QueueError> {
         let most = u32::try_from(most.min(BATCH_LEN_MAX)).expect("at most a batch");
         let request = pb::LeaseRequest { partition, most, lease_ms: ms(lease), wait_ms: 0 };
         let deadline = Instant::now() + self.config.sweep;
         let terms = Terms { deadline, attempt: self.config.attempt, patient: true };
-        let leased = self.routes.call(partition, terms, |mut rpc| async move { rpc.lease(request).await }).await;
+        let leased =
+            self.routes.call(partition, terms, |mut rpc| async move { rpc.lease(request).await }).await;
         match leased {
             Ok(answer) => Ok(answer.reply.deliveries.into_iter().map(Into::into).collect()),
             Err(error) => {
@@ -192,7 +198,8 @@ impl QueueClient {
         let request = pb::AwaitReadyRequest { partition, wait_ms: ms(wait) };
         let attempt = wait + self.config.attempt;
         let terms = Terms { deadline: Instant::now() + attempt, attempt, patient: false };
-        let call = self.routes.call(partition, terms, |mut rpc| async move { rpc.await_ready(request).await });
+        let call =
+            self.routes.call(partition, terms, |mut rpc| async move { rpc.await_ready(request).await });
         match call.await {
             Ok(answer) => answer.reply.ready.then_some(partition),
             Err(_) => {
@@ -207,7 +214,8 @@ impl QueueClient {
         let terms = self.terms();
         let mut answers: Vec<Option<Result<(), QueueError>>> = vec![None; receipts.len()];
         loop {
-            let open: Vec<usize> = (0..receipts.len()).filter(|place| is_open(answers[*place].as_ref())).collect();
+            let open: Vec<usize> =
+                (0..receipts.len()).filter(|place| is_open(answers[*place].as_ref())).collect();
             if open.is_empty() || terms.deadline <= Instant::now() {
                 let unasked = || Err(unavailable("the deadline passed before it was sent"));
                 return answers.into_iter().map(|answer| answer.unwrap_or_else(unasked)).collect();
@@ -224,10 +232,19 @@ impl QueueClient {
         }
     }
 
-    async fn ack_once(&self, partition: u32, receipts: Vec<Bytes>, terms: Terms) -> Vec<Result<(), QueueError>> {
+    async fn ack_once(
+        &self,
+        partition: u32,
+        receipts: Vec<Bytes>,
+        terms: Terms,
+    ) -> Vec<Result<(), QueueError>> {
         let count = receipts.len();
         let request = &pb::AckRequest { partition, receipts };
-        match self.routes.call(partition, terms, |mut rpc| async move { rpc.ack(request.clone()).await }).await {
+        match self
+            .routes
+            .call(partition, terms, |mut rpc| async move { rpc.ack(request.clone()).await })
+            .await
+        {
             Ok(answer) if answer.reply.results.len() == count => {
                 let read = |result: pb::AckResult| match result.failure.map(QueueError::from) {
                     None => Ok(()),
@@ -237,7 +254,9 @@ impl QueueClient {
                 };
                 answer.reply.results.into_iter().map(read).collect()
             }
-            Ok(_) => vec![Err(QueueError::Unknown("the server answered another number of acks".to_owned())); count],
+            Ok(_) => {
+                vec![Err(QueueError::Unknown("the server answered another number of acks".to_owned())); count]
+            }
             Err(error) => vec![Err(error); count],
         }
     }
@@ -304,7 +323,8 @@ impl Queue for QueueClient {
     }
 
     async fn ack(&self, receipts: Vec<Bytes>) -> Vec<Result<(), QueueError>> {
-        let mut answers = vec![Err(QueueError::Refused("not a receipt of this queue".to_owned())); receipts.len()];
+        let mut answers =
+            vec![Err(QueueError::Refused("not a receipt of this queue".to_owned())); receipts.len()];
         let mut parts: BTreeMap<u32, (Vec<usize>, Vec<Bytes>)> = BTreeMap::new();
         for (place, bytes) in receipts.into_iter().enumerate() {
             match Receipt::decode(&bytes) {
@@ -330,7 +350,9 @@ impl Queue for QueueClient {
     async fn nack(&self, receipt: Bytes, delay: Duration, reason: &str) -> Result<(), QueueError> {
         let partition = self.partition_of_receipt(&receipt)?;
         let request = &pb::NackRequest { receipt, delay_ms: ms(delay), reason: reason.to_owned() };
-        let call = self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.nack(request.clone()).await });
+        let call = self
+            .routes
+            .call(partition, self.terms(), |mut rpc| async move { rpc.nack(request.clone()).await });
         call.await.map(|_| ())
     }
 

@@ -343,9 +343,8 @@ mod tests {
     }
 
     /// The bytes of `settle()`.
-    const SETTLE: &[u8] = &[
-        0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 7, 1, 2, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, b'i', b'd',
-    ];
+    const SETTLE: &[u8] =
+        &[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 7, 1, 2, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, b'i', b'd'];
 
     #[track_caller]
     fn check(command: &Command, golden: &[&[u8]]) {
@@ -369,7 +368,15 @@ mod tests {
         let forget = Forget { from: Bytes::from_static(b"f"), most: 2, done_before_ms: 4 };
         check(
             &Command::Enqueue(vec![offer]),
-            &[&[1, 1, 0, 0, 0, 1, 0, 1], b"k", &[0, 2], b"id", &[0, 0, 0, 4], b"body", &[0, 0, 0, 0, 0, 0, 1, 2]],
+            &[
+                &[1, 1, 0, 0, 0, 1, 0, 1],
+                b"k",
+                &[0, 2],
+                b"id",
+                &[0, 0, 0, 4],
+                b"body",
+                &[0, 0, 0, 0, 0, 0, 1, 2],
+            ],
         );
         check(&Command::Ack(vec![settle()]), &[&[1, 2, 0, 0, 0, 1], SETTLE]);
         check(

@@ -187,7 +187,8 @@ impl LeaseTable {
     pub fn may_grant(&mut self, backlog: &Backlog, moment: Moment) -> bool {
         self.expire(moment.uptime);
         let mut due = backlog.heads().take_while(|(due_ms, _)| *due_ms <= moment.wall.0);
-        let free = due.any(|(_, seq)| backlog.get(seq).is_some_and(|header| !self.keys.contains(&header.key)));
+        let free =
+            due.any(|(_, seq)| backlog.get(seq).is_some_and(|header| !self.keys.contains(&header.key)));
         free && self.held.len() < self.in_flight_max
     }
 
@@ -238,7 +239,13 @@ impl LeaseTable {
     ///
     /// # Errors
     /// [`LeaseError`] when the lease is not held, or is being settled.
-    pub fn extend(&mut self, seq: u64, lease: LeaseId, duration: Duration, uptime: Duration) -> Result<(), LeaseError> {
+    pub fn extend(
+        &mut self,
+        seq: u64,
+        lease: LeaseId,
+        duration: Duration,
+        uptime: Duration,
+    ) -> Result<(), LeaseError> {
         self.expire(uptime);
         let expires = self.find(seq, lease)?.expires;
         let moved = self.expiries.remove(&(expires, seq));

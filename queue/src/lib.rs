@@ -30,9 +30,9 @@ pub mod lease;
 #[cfg(feature = "server")]
 pub mod log;
 #[cfg(feature = "server")]
-mod member;
-#[cfg(feature = "server")]
 pub mod machine;
+#[cfg(feature = "server")]
+mod member;
 #[cfg(feature = "server")]
 pub mod partition;
 #[cfg(feature = "server")]

@@ -81,7 +81,13 @@ mod tests {
     fn messages_at_their_limits_pass_and_beyond_them_do_not() {
         assert_eq!(check_message(&message(KEY_LEN_MAX, DEDUP_ID_LEN_MAX, BODY_LEN_MAX)), Ok(()));
         assert_eq!(check_message(&message(1, 1, 0)), Ok(()));
-        for bad in [message(0, 1, 1), message(1, 0, 1), message(KEY_LEN_MAX + 1, 1, 1), message(1, DEDUP_ID_LEN_MAX + 1, 1), message(1, 1, BODY_LEN_MAX + 1)] {
+        for bad in [
+            message(0, 1, 1),
+            message(1, 0, 1),
+            message(KEY_LEN_MAX + 1, 1, 1),
+            message(1, DEDUP_ID_LEN_MAX + 1, 1),
+            message(1, 1, BODY_LEN_MAX + 1),
+        ] {
             assert!(check_message(&bad).is_err());
         }
     }

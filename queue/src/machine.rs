@@ -118,9 +118,10 @@ impl QueueMachine {
             Some(bytes) => Tally::decode(&bytes)?,
             None => Tally::default(),
         };
-        let headers = collect(view, &table::header_key(0), &table::header_end(), usize::MAX, |key, value| {
-            Ok((table::seq_of(key)?, Header::decode(value)?))
-        })?;
+        let headers =
+            collect(view, &table::header_key(0), &table::header_end(), usize::MAX, |key, value| {
+                Ok((table::seq_of(key)?, Header::decode(value)?))
+            })?;
         let mut backlog = Backlog::default();
         for (seq, header) in headers {
             backlog.insert(seq, header);
@@ -128,7 +129,9 @@ impl QueueMachine {
         let agrees = tally.live == backlog.len() && tally.live_bytes == backlog.bytes();
         if !agrees || !tally.conserves() {
             let (count, bytes) = (backlog.len(), backlog.bytes());
-            return Err(EngineError::Corrupt(format!("{count} messages with {bytes} bytes do not match {tally:?}")));
+            return Err(EngineError::Corrupt(format!(
+                "{count} messages with {bytes} bytes do not match {tally:?}"
+            )));
         }
         Ok(QueueMachine { tally, backlog })
     }

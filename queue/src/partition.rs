@@ -147,7 +147,12 @@ impl Partition {
 
     /// A duplicate's body, while the message is kept. Bodies of other sizes may have been enqueued
     /// under these ids before, so the answer is bounded here.
-    fn duplicate(&self, view: &dyn View, dedup_id: &[u8], left_bytes: &mut usize) -> Result<Enqueued, QueueError> {
+    fn duplicate(
+        &self,
+        view: &dyn View,
+        dedup_id: &[u8],
+        left_bytes: &mut usize,
+    ) -> Result<Enqueued, QueueError> {
         let known = QueueMachine::known(view, dedup_id).map_err(|error| self.storage(&error))?;
         let Some(Known::Kept { seq }) = known else {
             return Ok(Enqueued::Duplicate { body: None });
@@ -213,7 +218,12 @@ impl Partition {
     }
 
     /// Sleeps until something may have changed; `false` when the deadline has passed.
-    async fn nap(&self, token: Token, changed: crate::log::Changed, deadline: Instant) -> Result<bool, PartitionError> {
+    async fn nap(
+        &self,
+        token: Token,
+        changed: crate::log::Changed,
+        deadline: Instant,
+    ) -> Result<bool, PartitionError> {
         let now = Instant::now();
         if deadline <= now {
             return Ok(false);
@@ -244,7 +254,8 @@ impl Partition {
                 return Ok((Vec::new(), Vec::new()));
             }
             let moment = self.moment(machine);
-            let round = self.with_leases(token, |leases| leases.grant(machine.backlog(), most, duration, moment))?;
+            let round =
+                self.with_leases(token, |leases| leases.grant(machine.backlog(), most, duration, moment))?;
             let deliveries = round.granted.iter().map(|granted| self.deliver(machine, view, granted));
             // On an error the leases run out by themselves.
             let deliveries: Result<Vec<Delivery>, EngineError> = deliveries.collect();
@@ -252,7 +263,12 @@ impl Partition {
         })
     }
 
-    fn deliver(&self, machine: &QueueMachine, view: &dyn View, granted: &Granted) -> Result<Delivery, EngineError> {
+    fn deliver(
+        &self,
+        machine: &QueueMachine,
+        view: &dyn View,
+        granted: &Granted,
+    ) -> Result<Delivery, EngineError> {
         let header = machine.backlog().get(granted.seq).expect("only live messages are granted");
         let body = QueueMachine::body(view, granted.seq)?;
         let receipt = Receipt {
@@ -285,7 +301,8 @@ impl Partition {
                 leases.expire(moment.uptime);
                 // A message whose ack is applied may be in the table a moment longer.
                 let in_flight = leases.in_flight().filter(|seq| backlog.get(*seq).is_some()).count() as u64;
-                let delayed = backlog.later_than(moment.wall.0).filter(|seq| !leases.holds(*seq)).count() as u64;
+                let delayed =
+                    backlog.later_than(moment.wall.0).filter(|seq| !leases.holds(*seq)).count() as u64;
                 assert!(in_flight + delayed <= tally.live, "more in flight and delayed than live");
                 let oldest = backlog.oldest().map_or(moment.wall, |header| UnixMs(header.enqueued_ms));
                 Stats {
@@ -357,7 +374,11 @@ impl Partition {
     }
 
     /// Runs `act` on the lease table of `token`. Inside `look`, never around it: one lock order.
-    fn with_leases<R>(&self, token: Token, act: impl FnOnce(&mut LeaseTable) -> R) -> Result<R, PartitionError> {
+    fn with_leases<R>(
+        &self,
+        token: Token,
+        act: impl FnOnce(&mut LeaseTable) -> R,
+    ) -> Result<R, PartitionError> {
         let mut leases = self.leases.lock();
         match leases.as_mut() {
             Some(leases) if leases.token() == token => Ok(act(leases)),

@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn the_bytes_of_a_receipt_are_frozen() {
         let expected: &[u8] = &[
-            1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 7, 1, 2, 0, 0, 0, 0, 0, 0, 0, 9, b'i', b'd',
+            1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 7, 1, 2, 0, 0, 0, 0, 0, 0, 0, 9,
+            b'i', b'd',
         ];
         assert_eq!(&sample().encode()[..], expected);
         assert_eq!(Receipt::decode(expected), Ok(sample()));

@@ -32,7 +32,10 @@ impl Service {
     }
 
     fn partition(&self, number: u32) -> Result<&Partition, Status> {
-        self.partitions.get(&number).map(Arc::as_ref).ok_or_else(|| refuse(format!("there is no partition {number}")))
+        self.partitions
+            .get(&number)
+            .map(Arc::as_ref)
+            .ok_or_else(|| refuse(format!("there is no partition {number}")))
     }
 
     fn partition_of(&self, receipt: &[u8]) -> Result<(&Partition, Receipt), Status> {
@@ -96,7 +99,8 @@ impl Queue for Service {
 
     async fn ack(&self, request: Request<pb::AckRequest>) -> Answer<pb::AckReply> {
         let request = request.into_inner();
-        let receipts: Result<Vec<Receipt>, _> = request.receipts.iter().map(|bytes| Receipt::decode(bytes)).collect();
+        let receipts: Result<Vec<Receipt>, _> =
+            request.receipts.iter().map(|bytes| Receipt::decode(bytes)).collect();
         let receipts = receipts.map_err(|error| refuse(error.to_string()))?;
         let results = self.partition(request.partition)?.ack(&receipts).await.map_err(fail)?;
         let result = |one: Result<(), QueueError>| pb::AckResult { failure: one.err().map(Into::into) };

@@ -339,7 +339,18 @@ mod tests {
 
     #[test]
     fn the_values_are_frozen() {
-        let tally = Tally { next_seq: 1, accepted: 2, live: 3, live_bytes: 4, dead: 5, acked: 6, purged: 7, duplicates: 8, as_of_ms: 9, paused: true };
+        let tally = Tally {
+            next_seq: 1,
+            accepted: 2,
+            live: 3,
+            live_bytes: 4,
+            dead: 5,
+            acked: 6,
+            purged: 7,
+            duplicates: 8,
+            as_of_ms: 9,
+            paused: true,
+        };
         let mut golden = vec![1];
         for number in 1u64..=9 {
             golden.extend_from_slice(&number.to_be_bytes());

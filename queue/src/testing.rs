@@ -41,7 +41,12 @@ impl MemoryView {
     ///
     /// # Errors
     /// [`EngineError`].
-    pub fn apply(&mut self, machine: &mut QueueMachine, at: At, command: &[u8]) -> Result<Bytes, EngineError> {
+    pub fn apply(
+        &mut self,
+        machine: &mut QueueMachine,
+        at: At,
+        command: &[u8],
+    ) -> Result<Bytes, EngineError> {
         let mut txn = Txn::new(&*self);
         let reply = machine.apply(&mut txn, at, command)?;
         for (key, value) in txn.into_writes() {
@@ -181,7 +186,11 @@ impl LocalQueue {
     pub fn new(partitions: u32, clock: Arc<dyn Clock>) -> LocalQueue {
         // A test's clock may jump without waking anybody, so waiters look often.
         let recheck_max = Duration::from_millis(5);
-        LocalQueue::with_config(partitions, clock, PartitionConfig { recheck_max, ..PartitionConfig::default() })
+        LocalQueue::with_config(
+            partitions,
+            clock,
+            PartitionConfig { recheck_max, ..PartitionConfig::default() },
+        )
     }
 
     /// The same with settings.
@@ -191,7 +200,8 @@ impl LocalQueue {
     #[must_use]
     pub fn with_config(partitions: u32, clock: Arc<dyn Clock>, config: PartitionConfig) -> LocalQueue {
         assert!(partitions > 0, "a queue has at least one partition");
-        let logs: Vec<Arc<LocalLog>> = (0..partitions).map(|_| Arc::new(LocalLog::new(Arc::clone(&clock)))).collect();
+        let logs: Vec<Arc<LocalLog>> =
+            (0..partitions).map(|_| Arc::new(LocalLog::new(Arc::clone(&clock)))).collect();
         let serve = |(number, log): (u32, &Arc<LocalLog>)| {
             let log: Arc<dyn Log> = Arc::<LocalLog>::clone(log);
             Partition::new(number, log, Arc::clone(&clock), config)

@@ -65,7 +65,9 @@ pub fn status_of(error: &PartitionError) -> Status {
             metadata.insert(RETRY_AFTER_MS, ms(*retry_after).into());
             message.clone_from(reason);
         }
-        PartitionError::Queue(QueueError::Refused(reason) | QueueError::Unknown(reason)) => message.clone_from(reason),
+        PartitionError::Queue(QueueError::Refused(reason) | QueueError::Unknown(reason)) => {
+            message.clone_from(reason)
+        }
     }
     Status::with_metadata(code, message, metadata)
 }
@@ -76,7 +78,9 @@ pub fn error_of(status: &Status) -> PartitionError {
     let text = |name: &str| status.metadata().get(name).and_then(|value| value.to_str().ok());
     let reason = status.message().to_owned();
     match text(ERROR) {
-        Some("not-leader") => PartitionError::NotLeader { hint: text(LEADER).and_then(|leader| leader.parse().ok()) },
+        Some("not-leader") => {
+            PartitionError::NotLeader { hint: text(LEADER).and_then(|leader| leader.parse().ok()) }
+        }
         Some("refused") => QueueError::Refused(reason).into(),
         Some("unavailable") => {
             let retry_after_ms = text(RETRY_AFTER_MS).and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -91,7 +95,9 @@ impl From<QueueError> for pb::Failure {
     fn from(error: QueueError) -> pb::Failure {
         let (kind, reason, retry_after) = match error {
             QueueError::Refused(reason) => (pb::failure::Kind::Refused, reason, Duration::ZERO),
-            QueueError::Unavailable { reason, retry_after } => (pb::failure::Kind::Unavailable, reason, retry_after),
+            QueueError::Unavailable { reason, retry_after } => {
+                (pb::failure::Kind::Unavailable, reason, retry_after)
+            }
             QueueError::Unknown(reason) => (pb::failure::Kind::Unknown, reason, Duration::ZERO),
         };
         pb::Failure { kind: kind.into(), reason, retry_after_ms: ms(retry_after) }
@@ -163,14 +169,25 @@ impl From<pb::Delivery> for Delivery {
 
 impl From<Stats> for pb::StatsReply {
     fn from(stats: Stats) -> pb::StatsReply {
-        let Stats { ready, in_flight, delayed, dead, acked, purged, accepted, duplicates, oldest_age_ms } = stats;
+        let Stats { ready, in_flight, delayed, dead, acked, purged, accepted, duplicates, oldest_age_ms } =
+            stats;
         pb::StatsReply { ready, in_flight, delayed, dead, acked, purged, accepted, duplicates, oldest_age_ms }
     }
 }
 
 impl From<pb::StatsReply> for Stats {
     fn from(reply: pb::StatsReply) -> Stats {
-        let pb::StatsReply { ready, in_flight, delayed, dead, acked, purged, accepted, duplicates, oldest_age_ms } = reply;
+        let pb::StatsReply {
+            ready,
+            in_flight,
+            delayed,
+            dead,
+            acked,
+            purged,
+            accepted,
+            duplicates,
+            oldest_age_ms,
+        } = reply;
         Stats { ready, in_flight, delayed, dead, acked, purged, accepted, duplicates, oldest_age_ms }
     }
 }

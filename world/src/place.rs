@@ -134,11 +134,7 @@ impl FromStr for ZoneId {
     fn from_str(text: &str) -> Result<ZoneId, PlaceError> {
         match text.as_bytes() {
             [letter @ b'a'..=b'z'] => Ok(ZoneId(letter - b'a')),
-            _ => Err(PlaceError {
-                text: text.to_owned(),
-                what: "zone",
-                expected: "one letter from a to z",
-            }),
+            _ => Err(PlaceError { text: text.to_owned(), what: "zone", expected: "one letter from a to z" }),
         }
     }
 }

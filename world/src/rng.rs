@@ -67,9 +67,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_and_number_give_the_same_stream() {
-        let draw = |seed: u64, number: u64| -> [u8; 16] {
-            Seed::from_number(seed).stream(number).random()
-        };
+        let draw = |seed: u64, number: u64| -> [u8; 16] { Seed::from_number(seed).stream(number).random() };
         assert_eq!(draw(7, 1), draw(7, 1));
         assert_ne!(draw(7, 1), draw(7, 2));
         assert_ne!(draw(7, 1), draw(8, 1));

@@ -112,7 +112,8 @@ impl EdgeError {
     /// What the opener said.
     #[must_use]
     pub fn refused(refused: OpenRefused) -> EdgeError {
-        let status = if refused.retryable { StatusCode::SERVICE_UNAVAILABLE } else { status_of(refused.code) };
+        let status =
+            if refused.retryable { StatusCode::SERVICE_UNAVAILABLE } else { status_of(refused.code) };
         EdgeError { status, code: refused.code, message: refused.message, retryable: refused.retryable }
     }
 

@@ -123,7 +123,8 @@ fn read_body(body: Body) -> Result<Bytes, EdgeError> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, EdgeError> {
-    serde_json::from_slice(body).map_err(|error| EdgeError::bad_request(&format!("The body is not valid: {error}.")))
+    serde_json::from_slice(body)
+        .map_err(|error| EdgeError::bad_request(&format!("The body is not valid: {error}.")))
 }
 
 fn read_ticket(body: &[u8]) -> Result<Vec<u8>, EdgeError> {

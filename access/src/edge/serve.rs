@@ -23,11 +23,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use world::net::{Incoming, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAMS_PER_CONNECTION_MAX};
 
+use crate::edge::Edge;
 use crate::edge::error::EdgeError;
 use crate::edge::grpc::GrpcEdge;
 use crate::edge::http::{BODY_LEN_MAX, health, open, shake};
 use crate::edge::proto::edge_server::EdgeServer;
-use crate::edge::Edge;
 
 /// Connections open at once; more wait in the listener's queue.
 pub const CONNECTIONS_MAX: usize = 65_536;

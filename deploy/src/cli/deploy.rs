@@ -14,7 +14,7 @@ use super::money;
 use super::target::Target;
 use crate::distribute::{BuildDir, Pushed, Schedule};
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, grouped, print, right, rfc3339, table};
+use crate::output::{Format, grouped, print, rfc3339, right, table};
 use crate::serve::api::{BuildReport, EventReport};
 use crate::store::install_secrets;
 
@@ -70,7 +70,8 @@ pub async fn run(command: DeployCommand, format: Format) -> Result<(), Failure> 
         DeployCommand::Keys { place, node } => {
             let connected = place.target.connect()?;
             let build = BuildDir::load(&place.build)?;
-            let nodes = connected.cluster.nodes.iter().filter(|known| node.is_none_or(|node| node == known.id));
+            let nodes =
+                connected.cluster.nodes.iter().filter(|known| node.is_none_or(|node| node == known.id));
             let mut done = Vec::new();
             for node in nodes {
                 install_secrets(&RealDisk, &build.path, build.manifest.build, node.id, &node.data_dir)?;
@@ -79,7 +80,9 @@ pub async fn run(command: DeployCommand, format: Format) -> Result<(), Failure> 
             if done.is_empty() {
                 return Err(Failure::new(Exit::NotFound, "no such node in the cluster"));
             }
-            print(format, &serde_json::json!({ "installed": done }), |_| format!("installed on {} nodes", done.len()))
+            print(format, &serde_json::json!({ "installed": done }), |_| {
+                format!("installed on {} nodes", done.len())
+            })
         }
         DeployCommand::Push(place) => {
             let connected = place.target.connect()?;
@@ -97,7 +100,9 @@ pub async fn run(command: DeployCommand, format: Format) -> Result<(), Failure> 
             });
             let loaded = money::preload_instant(&connected, &build).await?;
             let report = build.activate(&connected, schedule).await?;
-            print(format, &report, |report| format!("{} instant amounts loaded\n{}", grouped(loaded), show_event(report)))
+            print(format, &report, |report| {
+                format!("{} instant amounts loaded\n{}", grouped(loaded), show_event(report))
+            })
         }
         DeployCommand::Close(target) => {
             let connected = target.connect()?;
@@ -112,7 +117,11 @@ pub async fn run(command: DeployCommand, format: Format) -> Result<(), Failure> 
             for node in &connected.cluster.nodes {
                 let path = format!("/v1/builds/{}", build.manifest.build);
                 let report: BuildReport = connected.call(node, Method::GET, &path, Bytes::new()).await?;
-                pushed.push(Pushed { node: node.id, expected: report.expected.len(), verified: report.verified.len() });
+                pushed.push(Pushed {
+                    node: node.id,
+                    expected: report.expected.len(),
+                    verified: report.verified.len(),
+                });
             }
             print(format, &pushed, |pushed| show_pushed(pushed))
         }
@@ -129,7 +138,8 @@ fn show_pushed(pushed: &[Pushed]) -> String {
 
 fn show_event(report: &EventReport) -> String {
     let Some(event) = &report.event else { return "no event is active".to_owned() };
-    let mut text = format!("event {} scheme {} build {} is {:?}", event.event, event.scheme, event.build, event.state);
+    let mut text =
+        format!("event {} scheme {} build {} is {:?}", event.event, event.scheme, event.build, event.state);
     for slot in &event.slots {
         text.push_str(&format!("\n  {:<20} {} to {}", slot.id, rfc3339(slot.start_ms), rfc3339(slot.end_ms)));
     }

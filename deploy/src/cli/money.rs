@@ -76,12 +76,7 @@ pub struct Money {
 impl Money {
     /// Over these connections.
     #[must_use]
-    pub fn new(
-        kv: Arc<dyn Kv>,
-        queue: Arc<dyn Queue>,
-        build: &BuildDir,
-        clock: &Arc<dyn Clock>,
-    ) -> Money {
+    pub fn new(kv: Arc<dyn Kv>, queue: Arc<dyn Queue>, build: &BuildDir, clock: &Arc<dyn Clock>) -> Money {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let (build_dir, clock) = (build.path.clone(), Arc::clone(clock));
         Money { sources: Sources { disk, build_dir, kv, queue, clock }, manifest: build.manifest.clone() }
@@ -134,7 +129,11 @@ impl Money {
         };
         let refunded = refund::refund(&*self.sources.kv, &*self.sources.queue, &self.manifest, &event).await;
         refunded.map(|refunded| refunded.fen.get()).map_err(|error| {
-            let exit = if matches!(error, refund::RefundError::Guard(_)) { Exit::Refused } else { Exit::Unavailable };
+            let exit = if matches!(error, refund::RefundError::Guard(_)) {
+                Exit::Refused
+            } else {
+                Exit::Unavailable
+            };
             Failure::new(exit, error.to_string())
         })
     }
@@ -189,7 +188,9 @@ pub async fn refund(command: RefundCommand, format: Format) -> Result<(), Failur
     let connected = place.target.connect()?;
     let build = BuildDir::load(&place.build)?;
     let refunded = Money::connect(&connected, &build)?.refund().await?;
-    print(format, &serde_json::json!({ "refunded_fen": refunded }), |_| format!("{} yuan refunded", yuan(refunded)))
+    print(format, &serde_json::json!({ "refunded_fen": refunded }), |_| {
+        format!("{} yuan refunded", yuan(refunded))
+    })
 }
 
 fn show(reconciled: &Reconciled<'_>) -> String {

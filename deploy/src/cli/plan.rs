@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use payment::plan::{
-    self, BuildError, BuildOptions, BuildSummary, CheckError, CheckSummary, Layout, Shown, VerifyError, VerifyOptions,
-    VerifySummary, Watch,
+    self, BuildError, BuildOptions, BuildSummary, CheckError, CheckSummary, Layout, Shown, VerifyError,
+    VerifyOptions, VerifySummary, Watch,
 };
 use world::clock::SystemClock;
 use world::disk::RealDisk;
 use world::rng::Seed;
 
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, grouped, person_watches, print, right, rfc3339, table, yuan};
+use crate::output::{Format, grouped, person_watches, print, rfc3339, right, table, yuan};
 
 /// See the module.
 #[derive(Debug, Subcommand)]
@@ -149,7 +149,8 @@ fn watched<T>(what: &str, work: impl FnOnce(Watch<'_>) -> Result<T, Failure>) ->
     let clock = SystemClock::new();
     let progress = |done: u64| bar.inc(done);
     let stop = || STOP.load(Ordering::SeqCst);
-    let done = tokio::task::block_in_place(|| work(Watch { clock: &clock, progress: &progress, stop: &stop }));
+    let done =
+        tokio::task::block_in_place(|| work(Watch { clock: &clock, progress: &progress, stop: &stop }));
     listener.abort();
     bar.finish_and_clear();
     done

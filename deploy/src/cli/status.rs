@@ -5,8 +5,8 @@ use clap::Subcommand;
 use http::Method;
 use serde::Serialize;
 use ticket::control::EventState;
-use world::{Clock, NodeId};
 use world::clock::SystemClock;
+use world::{Clock, NodeId};
 
 use super::target::Target;
 use crate::failure::{Exit, Failure};
@@ -64,8 +64,15 @@ pub async fn run(target: &Target, format: Format) -> Result<(), Failure> {
     for node in &connected.cluster.nodes {
         let answer = connected.call::<NodeReport>(node, Method::GET, "/v1/status", Bytes::new()).await;
         nodes.push(match answer {
-            Ok(report) => NodeLine { node: node.id, reachable: true, problem: report.waiting_for.clone(), report: Some(report) },
-            Err(failure) => NodeLine { node: node.id, reachable: false, problem: Some(failure.message), report: None },
+            Ok(report) => NodeLine {
+                node: node.id,
+                reachable: true,
+                problem: report.waiting_for.clone(),
+                report: Some(report),
+            },
+            Err(failure) => {
+                NodeLine { node: node.id, reachable: false, problem: Some(failure.message), report: None }
+            }
         });
     }
     let healthy = nodes.iter().all(|node| node.report.as_ref().is_some_and(|report| report.serving));
@@ -82,7 +89,15 @@ fn show(status: &ClusterStatus) -> String {
     for line in &status.nodes {
         let Some(report) = &line.report else {
             let problem = line.problem.clone().unwrap_or_default();
-            rows.add_row(vec![line.node.to_string(), "NO".to_owned(), String::new(), String::new(), String::new(), String::new(), problem]);
+            rows.add_row(vec![
+                line.node.to_string(),
+                "NO".to_owned(),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+                problem,
+            ]);
             continue;
         };
         let leads: Vec<&str> =
@@ -141,7 +156,9 @@ pub async fn run_slots(command: SlotCommand, format: Format) -> Result<(), Failu
 }
 
 fn show_slots(slots: &Slots) -> String {
-    let Some(event) = &slots.event else { return "no event is active; see `hongbao deploy activate`".to_owned() };
+    let Some(event) = &slots.event else {
+        return "no event is active; see `hongbao deploy activate`".to_owned();
+    };
     let mut rows = table(&["slot", "state", "start", "end", "files claimed", "frozen", "by"]);
     for slot in &slots.slots {
         let nodes: Vec<String> = slot.nodes.iter().map(ToString::to_string).collect();

@@ -99,7 +99,9 @@ impl Connected {
         let mut reasons = Vec::new();
         for node in nodes {
             match self.call(node, method.clone(), path, body.clone()).await {
-                Err(failure) if failure.exit == Exit::Unavailable => reasons.push(format!("{}: {failure}", node.id)),
+                Err(failure) if failure.exit == Exit::Unavailable => {
+                    reasons.push(format!("{}: {failure}", node.id))
+                }
                 outcome => return outcome,
             }
         }

@@ -52,7 +52,8 @@ pub async fn run(command: ZoneCommand, format: Format) -> Result<(), Failure> {
     match command {
         ZoneCommand::List(target) => {
             let connected = target.connect()?;
-            let report: ZonesReport = connected.call_any(|_| false, Method::GET, "/v1/zones", Bytes::new()).await?;
+            let report: ZonesReport =
+                connected.call_any(|_| false, Method::GET, "/v1/zones", Bytes::new()).await?;
             print(format, &report, show)
         }
         ZoneCommand::Failover(operation) => operate(operation, "failover", format).await,
@@ -104,12 +105,19 @@ fn confirm(zone: ZoneId) -> Result<(), Failure> {
 }
 
 fn sentence(outcome: &ZoneOutcome, verb: &str, dry_run: bool) -> String {
-    let from = outcome.from_slot.as_deref().map_or_else(|| "no slot is left".to_owned(), |slot| format!("from slot {slot} on"));
+    let from = outcome
+        .from_slot
+        .as_deref()
+        .map_or_else(|| "no slot is left".to_owned(), |slot| format!("from slot {slot} on"));
     if !outcome.changed && !dry_run {
-        return format!("zone {} was {} already (epoch {}); nothing changed", outcome.zone, outcome.state, outcome.epoch);
+        return format!(
+            "zone {} was {} already (epoch {}); nothing changed",
+            outcome.zone, outcome.state, outcome.epoch
+        );
     }
     let tense = if dry_run { "would be" } else { "is" };
-    let mut text = format!("zone {} {tense} {}, epoch {}, {from}", outcome.zone, outcome.state, outcome.epoch);
+    let mut text =
+        format!("zone {} {tense} {}, epoch {}, {from}", outcome.zone, outcome.state, outcome.epoch);
     if verb == "failover" {
         text.push_str(&format!(
             "; frozen, to be refunded: {} packets in {} files it had claimed",

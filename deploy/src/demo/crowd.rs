@@ -179,8 +179,16 @@ impl Memory {
 impl Crowd {
     /// Sets the crowd to work. `tokens[u - 1]` is the session token of user `u`.
     #[must_use]
-    pub fn start(options: CrowdOptions, tokens: Vec<String>, net: &Arc<dyn Net>, clock: &Arc<dyn Clock>) -> Crowd {
-        assert!(!options.edges.is_empty() && options.workers > 0, "a crowd needs somebody and somewhere to go");
+    pub fn start(
+        options: CrowdOptions,
+        tokens: Vec<String>,
+        net: &Arc<dyn Net>,
+        clock: &Arc<dyn Clock>,
+    ) -> Crowd {
+        assert!(
+            !options.edges.is_empty() && options.workers > 0,
+            "a crowd needs somebody and somewhere to go"
+        );
         assert_eq!(tokens.len() as u64, options.users, "every user needs a token");
         let options = Arc::new(options);
         let tokens = Arc::new(tokens);
@@ -246,7 +254,13 @@ impl Worker {
         (home + attempt) % self.clients.len()
     }
 
-    async fn send(&mut self, user: u64, attempt: usize, path: &str, body: Bytes) -> Result<Answer, HttpError> {
+    async fn send(
+        &mut self,
+        user: u64,
+        attempt: usize,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answer, HttpError> {
         let edge = self.edge_of(user, attempt);
         let token = self.tokens[usize::try_from(user - 1).expect("users fit")].clone();
         let client = &mut self.clients[edge];
@@ -296,7 +310,9 @@ impl Worker {
             match self.try_open(user, attempt, body.clone()).await {
                 OpenOutcome::Opened(opened) => {
                     let took = self.clock.uptime() - started;
-                    self.memory.open_us.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                    self.memory
+                        .open_us
+                        .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
                     self.progress.opens.fetch_add(1, Ordering::Relaxed);
                     self.memory.acked.push(Acked {
                         user,
@@ -347,7 +363,9 @@ impl Worker {
         for (who, what) in [(user, altered.as_str()), (other, ticket)] {
             let body = Bytes::from(serde_json::json!({ "ticket": what }).to_string());
             self.memory.thefts += 1;
-            if matches!(self.try_open(who, 0, body).await, OpenOutcome::Opened(_)) && (who != user || what != ticket) {
+            if matches!(self.try_open(who, 0, body).await, OpenOutcome::Opened(_))
+                && (who != user || what != ticket)
+            {
                 self.memory.thefts_succeeded += 1;
             }
         }

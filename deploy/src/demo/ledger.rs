@@ -39,10 +39,13 @@ impl Books {
             }
             for (key, value) in scan(kv, group, &[keyspace::REJECTED, &tag].concat()).await? {
                 let packet = packet_of(&key, keyspace::REJECTED)?;
-                let user = key.get(keyspace::REJECTED.len() + PACKET_ID_LEN..).and_then(|raw| raw.try_into().ok());
+                let user =
+                    key.get(keyspace::REJECTED.len() + PACKET_ID_LEN..).and_then(|raw| raw.try_into().ok());
                 let user = user.map(|raw| UserId(u64::from_be_bytes(raw)));
-                let user = user.ok_or_else(|| Failure::new(Exit::Unverified, "a rejection's key is cut short"))?;
-                let rejection = Rejection::decode(packet, user, &value).context(Exit::Unverified, "reading a rejection")?;
+                let user =
+                    user.ok_or_else(|| Failure::new(Exit::Unverified, "a rejection's key is cut short"))?;
+                let rejection = Rejection::decode(packet, user, &value)
+                    .context(Exit::Unverified, "reading a rejection")?;
                 books.rejections.insert((packet, user), rejection);
             }
         }

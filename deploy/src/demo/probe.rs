@@ -81,13 +81,20 @@ impl Probes {
 pub fn writable_again_ms(traces: &[Trace], moment: UnixMs) -> Option<u64> {
     let mut slowest = 0;
     for trace in traces {
-        let first = trace.acked.iter().filter(|(asked, _)| moment <= *asked).map(|(_, acked)| *acked).min()?;
+        let first =
+            trace.acked.iter().filter(|(asked, _)| moment <= *asked).map(|(_, acked)| *acked).min()?;
         slowest = slowest.max(u64::try_from(first.since(moment).as_millis()).unwrap_or(u64::MAX));
     }
     Some(slowest)
 }
 
-async fn run(group: String, target: Target, kv: Arc<dyn Kv>, clock: Arc<dyn Clock>, stop: Arc<AtomicBool>) -> Trace {
+async fn run(
+    group: String,
+    target: Target,
+    kv: Arc<dyn Kv>,
+    clock: Arc<dyn Clock>,
+    stop: Arc<AtomicBool>,
+) -> Trace {
     let trace = Mutex::new(Trace { group, acked: Vec::new(), last_acked: 0, found: None });
     let mut number = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -114,7 +121,9 @@ async fn write(kv: &dyn Kv, target: &Target, number: u64) -> Result<(), KvError>
             let unit = Unit { partition: key.partition.clone(), ops };
             match kv.write(vec![unit]).await.pop() {
                 Some(Ok(UnitOutcome::Done)) => Ok(()),
-                Some(Ok(UnitOutcome::Conflict { .. })) => Err(KvError::Refused("a put cannot conflict".to_owned())),
+                Some(Ok(UnitOutcome::Conflict { .. })) => {
+                    Err(KvError::Refused("a put cannot conflict".to_owned()))
+                }
                 Some(Err(error)) => Err(error),
                 None => Err(KvError::Unknown("no answer".to_owned())),
             }

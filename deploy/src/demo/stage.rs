@@ -37,9 +37,10 @@ impl Stage {
     /// When the directory exists and is not empty, or no ports are free.
     pub fn set(args: &DemoArgs) -> Result<Stage, Failure> {
         let temporary = args.dir.is_none();
-        let dir = args.dir.clone().unwrap_or_else(|| {
-            std::env::temp_dir().join(format!("hongbao-demo-{}", std::process::id()))
-        });
+        let dir = args
+            .dir
+            .clone()
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("hongbao-demo-{}", std::process::id())));
         let doing = || format!("making {}", dir.display());
         fs::create_dir_all(&dir).context(Exit::Error, doing())?;
         let empty = fs::read_dir(&dir).context(Exit::Error, doing())?.next().is_none();

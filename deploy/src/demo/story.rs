@@ -140,7 +140,8 @@ async fn raise_cluster<'a>(
     build: BuildDir,
 ) -> Result<Scene<'a>, Failure> {
     let status = dev::up(&stage.cluster_dir(), Some(stage.base_port)).await?;
-    let pids: Vec<String> = status.nodes.iter().map(|n| format!("{} {}", n.id, n.pid.unwrap_or_default())).collect();
+    let pids: Vec<String> =
+        status.nodes.iter().map(|n| format!("{} {}", n.id, n.pid.unwrap_or_default())).collect();
     timeline.note(format!("three zones serve (processes {})", pids.join(", ")));
     let cluster = DevDir::load(&stage.cluster_dir())?.cluster()?;
     let kv: Arc<dyn Kv> = Arc::new(clients::kv(&cluster, &doors.net, None));
@@ -149,7 +150,10 @@ async fn raise_cluster<'a>(
     build.install_secrets(&connected)?;
     let pushed = build.push(&connected, |_| {}).await?;
     let copies: usize = pushed.iter().map(|node| node.verified).sum();
-    timeline.note(format!("{} files at home and in both other zones: {copies} copies verified", build.roster.files.len()));
+    timeline.note(format!(
+        "{} files at home and in both other zones: {copies} copies verified",
+        build.roster.files.len()
+    ));
     let event = build.event(Schedule::AsPlanned);
     Ok(Scene { args, stage, doors, timeline, connected, build, event, kv, queue })
 }
@@ -161,7 +165,8 @@ async fn activate(scene: &mut Scene<'_>) -> Result<(), Failure> {
         gap: Duration::from_secs(scene.args.gap),
     };
     let report = scene.build.activate(&scene.connected, schedule).await?;
-    scene.event = report.event.ok_or_else(|| Failure::new(Exit::Error, "the event is not active after all"))?;
+    scene.event =
+        report.event.ok_or_else(|| Failure::new(Exit::Error, "the event is not active after all"))?;
     scene.timeline.note(format!("event {} is active: {} slots", scene.event.event, scene.event.slots.len()));
     Ok(())
 }
@@ -169,7 +174,8 @@ async fn activate(scene: &mut Scene<'_>) -> Result<(), Failure> {
 fn gather_crowd(scene: &Scene<'_>) -> Result<Crowd, Failure> {
     let key = token::session_key(&DevDir::load(&scene.stage.cluster_dir())?.session_key_file())?;
     let expires = scene.doors.clock.now().plus(TOKEN_FOR);
-    let tokens = (1..=scene.args.users).map(|user| ticket::token::issue(&key, UserId(user), expires)).collect();
+    let tokens =
+        (1..=scene.args.users).map(|user| ticket::token::issue(&key, UserId(user), expires)).collect();
     let edges: Vec<String> = scene.connected.cluster.nodes.iter().map(|node| node.edge.clone()).collect();
     let options = CrowdOptions {
         users: scene.args.users,
@@ -214,7 +220,9 @@ async fn lose_zone(scene: &Scene<'_>) -> Result<Loss, Failure> {
     dev::kill_node(&scene.stage.cluster_dir(), victim.id)?;
     let killed_at = scene.doors.clock.now();
     let zone = victim.id.zone();
-    scene.timeline.note(format!("zone {zone} is gone: {} ended with SIGKILL in the middle of the slot", victim.id));
+    scene
+        .timeline
+        .note(format!("zone {zone} is gone: {} ended with SIGKILL in the middle of the slot", victim.id));
     tokio::time::sleep(OPERATOR_REACTS_AFTER).await;
     let outcome = zone::request(&scene.connected, zone, "failover", "the demo killed it", false).await?;
     scene.timeline.note(format!(
@@ -308,8 +316,10 @@ async fn settle_up(
     let after = money.reconcile().await?;
     scene.timeline.note(format!("reconciled again: {} mismatches", after.totals.mismatches));
     let books = Books::read(&*scene.kv, &scene.build.manifest).await?;
-    let event: EventReport = scene.connected.call_any(|_| false, Method::GET, "/v1/event", Bytes::new()).await?;
-    let zones: ZonesReport = scene.connected.call_any(|_| false, Method::GET, "/v1/zones", Bytes::new()).await?;
+    let event: EventReport =
+        scene.connected.call_any(|_| false, Method::GET, "/v1/event", Bytes::new()).await?;
+    let zones: ZonesReport =
+        scene.connected.call_any(|_| false, Method::GET, "/v1/zones", Bytes::new()).await?;
     let seconds = scene.timeline.elapsed().as_secs_f64();
     let evidence = Evidence {
         manifest: &scene.build.manifest,

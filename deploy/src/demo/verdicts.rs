@@ -14,8 +14,8 @@ use world::{NodeId, UnixMs, ZoneId};
 use super::crowd::{Acked, Memory};
 use super::ledger::Books;
 use super::probe::{Trace, writable_again_ms};
-use super::watch::Issued;
 use super::report::{Claims, Opens, Packets, Report, SlotRow, Speed, Thefts, Verdict, ZoneRow};
+use super::watch::Issued;
 use crate::output::{grouped, yuan};
 use crate::serve::api::{EventReport, ZonesReport};
 
@@ -122,7 +122,9 @@ fn minted(evidence: &Evidence<'_>) -> Verdict {
     let manifest = evidence.manifest;
     let by_batch: u64 = manifest.batches.iter().map(|batch| batch.count).sum();
     let fen: u64 = manifest.batches.iter().map(|batch| batch.amount_fen.get()).sum();
-    let held = by_batch == manifest.count && fen == evidence.after.totals.budget_fen && fen == manifest.amount_fen.get();
+    let held = by_batch == manifest.count
+        && fen == evidence.after.totals.budget_fen
+        && fen == manifest.amount_fen.get();
     let detail = format!("{} packets worth {} yuan minted, as the budget says", grouped(by_batch), yuan(fen));
     verdict("I1", held, detail)
 }
@@ -141,7 +143,9 @@ fn claimed_once(claims: &Claims, evidence: &Evidence<'_>) -> Verdict {
 
 fn issued_once(evidence: &Evidence<'_>, fates: &Fates) -> Verdict {
     let mut seen: BTreeSet<(SlotNo, FileNo, u32)> = BTreeSet::new();
-    let again = evidence.books.rows.values().filter(|row| !seen.insert((row.slot, row.file, row.index))).count() as u64;
+    let again =
+        evidence.books.rows.values().filter(|row| !seen.insert((row.slot, row.file, row.index))).count()
+            as u64;
     let contested = evidence.memory.refused.get("already_opened").copied().unwrap_or(0);
     let held = again == 0 && fates.twice == 0 && contested == 0;
     let detail = format!(
@@ -173,7 +177,8 @@ fn balanced(evidence: &Evidence<'_>) -> Verdict {
         let totals = &report.totals;
         let sum = totals.credited_fen + totals.pending_fen + totals.refunded_fen + totals.unissued_fen;
         let per_batch = report.batches.iter().all(|batch| {
-            batch.budget_fen == batch.credited.fen + batch.pending.fen + batch.refunded_fen + batch.unissued_fen
+            batch.budget_fen
+                == batch.credited.fen + batch.pending.fen + batch.refunded_fen + batch.unissued_fen
         });
         sum == totals.budget_fen && per_batch && report.complete
     };
@@ -215,7 +220,8 @@ fn survived(evidence: &Evidence<'_>, fates: &Fates, kv_ms: Option<u64>, queue_ms
         .map(|trace| trace.group.as_str())
         .collect();
     let writes: usize = evidence.traces.iter().map(|trace| trace.acked.len()).sum();
-    let quick = evidence.killed_at.is_none() || kv_ms.max(queue_ms).is_some_and(|ms| ms < WRITABLE_AGAIN_MS_MAX);
+    let quick =
+        evidence.killed_at.is_none() || kv_ms.max(queue_ms).is_some_and(|ms| ms < WRITABLE_AGAIN_MS_MAX);
     let answered = evidence.killed_at.is_none() || (kv_ms.is_some() && queue_ms.is_some());
     let held = forgotten.is_empty() && fates.lost.is_empty() && quick && answered && writes > 0;
     let detail = format!(
@@ -255,7 +261,10 @@ fn fate(evidence: &Evidence<'_>, packet: PacketId, acked: &Acked) -> Result<bool
         return if rejected { Ok(false) } else { Err(format!("{packet} of user {user} has no row")) };
     };
     if row.user != user || row.amount.get() != acked.amount_fen {
-        return Err(format!("{packet}: user {user} was promised {} fen, the row says {row:?}", acked.amount_fen));
+        return Err(format!(
+            "{packet}: user {user} was promised {} fen, the row says {row:?}",
+            acked.amount_fen
+        ));
     }
     match row.state {
         RowState::Pending => Err(format!("{packet} of user {user} is still pending")),
@@ -278,12 +287,15 @@ fn claims(evidence: &Evidence<'_>) -> Claims {
     let issued_twice = issuers.values().filter(|nodes| nodes.len() > 1).count() as u64;
     let claimed: BTreeMap<(SlotNo, FileNo), NodeId> =
         evidence.event.claims.iter().map(|claim| ((claim.slot, claim.file), claim.node)).collect();
-    let unclaimed = issuers.iter().filter(|(file, nodes)| claimed.get(file).is_none_or(|owner| !nodes.contains(owner)));
+    let unclaimed =
+        issuers.iter().filter(|(file, nodes)| claimed.get(file).is_none_or(|owner| !nodes.contains(owner)));
     Claims {
         total: claimed.len() as u64,
         double: written_again + issued_twice + unclaimed.count() as u64,
-        taken_over: claimed.iter().filter(|((_, file), node)| homes.get(file).is_some_and(|home| home != *node)).count()
-            as u64,
+        taken_over: claimed
+            .iter()
+            .filter(|((_, file), node)| homes.get(file).is_some_and(|home| home != *node))
+            .count() as u64,
     }
 }
 
@@ -348,14 +360,19 @@ fn zone_rows(evidence: &Evidence<'_>, frozen: &BTreeMap<(SlotNo, FileNo), (NodeI
     let mut rows = Vec::new();
     for zone in &evidence.zones.zones {
         let claimed = || evidence.event.claims.iter().filter(|claim| claim.node.zone() == zone.zone);
-        let away = claimed().filter(|claim| homes.get(&claim.file).is_some_and(|home| home.zone() != zone.zone));
+        let away =
+            claimed().filter(|claim| homes.get(&claim.file).is_some_and(|home| home.zone() != zone.zone));
         rows.push(ZoneRow {
             zone: zone.zone.to_string(),
             state: zone.state.clone(),
             files: claimed().count() as u64,
             taken_over: away.count() as u64,
             issued: issued_of(evidence, |node, _| node.zone() == zone.zone),
-            frozen: frozen.values().filter(|(node, _)| node.zone() == zone.zone).map(|(_, count)| count).sum(),
+            frozen: frozen
+                .values()
+                .filter(|(node, _)| node.zone() == zone.zone)
+                .map(|(_, count)| count)
+                .sum(),
         });
     }
     rows

@@ -60,7 +60,8 @@ async fn ask(net: Arc<dyn Net>, node: Node, stop: Arc<AtomicBool>) -> Issued {
     let mut issued = Issued::new();
     loop {
         let last = stop.load(Ordering::SeqCst);
-        let answer = admin_call::<NodeReport>(&mut client, Method::GET, "/v1/status", Bytes::new(), ASK_WITHIN).await;
+        let answer =
+            admin_call::<NodeReport>(&mut client, Method::GET, "/v1/status", Bytes::new(), ASK_WITHIN).await;
         for file in answer.into_iter().flat_map(|report| report.files).filter(|file| file.issued > 0) {
             let most = issued.entry((node.id, file.slot, file.file)).or_insert(0);
             *most = file.issued.max(*most);

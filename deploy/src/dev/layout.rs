@@ -64,7 +64,9 @@ impl DevDir {
         dev.write_secrets()?;
         let cluster = Cluster { session_public_key: dev.session_public_key()?, ..cluster };
         let text = toml::to_string(&cluster).context(Exit::Error, "writing cluster.toml")?;
-        RealDisk.publish(&dev.cluster_file(), text.as_bytes()).context(Exit::Error, "writing cluster.toml")?;
+        RealDisk
+            .publish(&dev.cluster_file(), text.as_bytes())
+            .context(Exit::Error, "writing cluster.toml")?;
         Ok(dev)
     }
 
@@ -197,8 +199,10 @@ impl DevDir {
         let mut nodes = Vec::new();
         for (at, name) in NODES.iter().enumerate() {
             let at = u16::try_from(at).expect("three nodes");
-            let first = base_port.checked_add(at * PORTS_PER_NODE).filter(|p| *p <= u16::MAX - PORTS_PER_NODE);
-            let first = first.ok_or_else(|| Failure::new(Exit::Usage, format!("--base-port {base_port} is too high")))?;
+            let first =
+                base_port.checked_add(at * PORTS_PER_NODE).filter(|p| *p <= u16::MAX - PORTS_PER_NODE);
+            let first = first
+                .ok_or_else(|| Failure::new(Exit::Usage, format!("--base-port {base_port} is too high")))?;
             nodes.push(Node {
                 id: name.parse().expect("a node name"),
                 data_dir: PathBuf::from(name),

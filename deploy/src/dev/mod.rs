@@ -99,7 +99,8 @@ pub fn start_node(dir: &Path, node: NodeId) -> Result<(), Failure> {
 /// When it does not run.
 pub fn kill_node(dir: &Path, node: NodeId) -> Result<(), Failure> {
     let dev = DevDir::load(dir)?;
-    let pid = dev.running(node)?.ok_or_else(|| Failure::new(Exit::NotFound, format!("{node} does not run")))?;
+    let pid =
+        dev.running(node)?.ok_or_else(|| Failure::new(Exit::NotFound, format!("{node} does not run")))?;
     process::signal(pid, rustix::process::Signal::KILL)
 }
 
@@ -168,13 +169,19 @@ async fn wait_until_serving(dev: &DevDir, cluster: &Cluster) -> Result<(), Failu
         while !serves(&net, &node.admin).await {
             if dev.running(node.id)?.is_none() {
                 let tail = dev.log_tail(node.id);
-                return Err(Failure::new(Exit::Error, format!("{} ended while starting; its log ends with:\n{tail}", node.id)));
+                return Err(Failure::new(
+                    Exit::Error,
+                    format!("{} ended while starting; its log ends with:\n{tail}", node.id),
+                ));
             }
             if waited >= SERVING_WITHIN {
                 let tail = dev.log_tail(node.id);
                 return Err(Failure::new(
                     Exit::Unavailable,
-                    format!("{} does not serve after {SERVING_WITHIN:?}; its log ends with:\n{tail}", node.id),
+                    format!(
+                        "{} does not serve after {SERVING_WITHIN:?}; its log ends with:\n{tail}",
+                        node.id
+                    ),
                 ));
             }
             tokio::time::sleep(step).await;

@@ -24,7 +24,8 @@ pub fn lives(pid: u32) -> bool {
 #[must_use]
 pub fn is_node(pid: u32, cluster_file: &Path, node: NodeId) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let words: Vec<String> = line.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+    let words: Vec<String> =
+        line.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
     let has = |word: &str| words.iter().any(|w| w == word);
     lives(pid) && has("serve") && has(&cluster_file.display().to_string()) && has(&node.to_string())
 }

@@ -72,7 +72,12 @@ pub async fn zones(admin: &Admin) -> Result<ZonesReport, Failure> {
 ///
 /// # Errors
 /// Exit code 7 when a guard refuses, 4 when a zone record changed meanwhile, 6 without a quorum.
-pub async fn operate(admin: &Admin, zone: ZoneId, verb: Verb, request: &ZoneRequest) -> Result<ZoneOutcome, Failure> {
+pub async fn operate(
+    admin: &Admin,
+    zone: ZoneId,
+    verb: Verb,
+    request: &ZoneRequest,
+) -> Result<ZoneOutcome, Failure> {
     let gathered = gather(admin).await?;
     let view = decide::View {
         zones: gathered.zones.clone(),
@@ -96,7 +101,8 @@ pub async fn operate(admin: &Admin, zone: ZoneId, verb: Verb, request: &ZoneRequ
     }
     let slots = gathered.event.as_ref().map_or(&[][..], |event| &event.slots);
     let from_slot = slots.iter().find(|slot| slot.slot == operation.from_slot).map(|slot| slot.id.clone());
-    let frozen_packets = operation.frozen.iter().map(|(frozen, _)| u64::from(frozen.count - frozen.issued)).sum();
+    let frozen_packets =
+        operation.frozen.iter().map(|(frozen, _)| u64::from(frozen.count - frozen.issued)).sum();
     Ok(ZoneOutcome {
         zone,
         state: state_name(operation.record.state).to_owned(),
@@ -131,7 +137,10 @@ async fn read_zones(kv: &dyn Kv) -> Result<BTreeMap<ZoneId, (ZoneRecord, i64)>, 
     let mut zones = BTreeMap::new();
     for pair in kv.range(control::ZONE_PREFIX.as_bytes()).await?.pairs {
         let key = String::from_utf8_lossy(&pair.key).into_owned();
-        let zone = key.trim_start_matches(control::ZONE_PREFIX).parse().context(Exit::Error, "reading a zone's key")?;
+        let zone = key
+            .trim_start_matches(control::ZONE_PREFIX)
+            .parse()
+            .context(Exit::Error, "reading a zone's key")?;
         let record = control::decode(&key, &pair.value).context(Exit::Error, "reading a zone")?;
         zones.insert(zone, (record, pair.mod_revision));
     }
@@ -144,7 +153,8 @@ async fn ask_nodes(admin: &Admin) -> BTreeMap<NodeId, NodeView> {
         if node.id == admin.node {
             return (node.id, view_of(&(admin.report)()));
         }
-        let mut client = HttpClient::new(Arc::clone(&admin.net), &node.admin).with_bearer(admin.token.clone());
+        let mut client =
+            HttpClient::new(Arc::clone(&admin.net), &node.admin).with_bearer(admin.token.clone());
         let ask = admin_call::<NodeReport>(&mut client, Method::GET, "/v1/status", Bytes::new(), ASK_WITHIN);
         let view = match tokio::time::timeout(ASK_WITHIN, ask).await {
             Ok(Ok(report)) => view_of(&report),
@@ -152,7 +162,11 @@ async fn ask_nodes(admin: &Admin) -> BTreeMap<NodeId, NodeView> {
             Ok(Err(_)) | Err(_) => NodeView {
                 serving: false,
                 verified: Vec::new(),
-                issued: admin.observer.last_heard(node.id).map(|report| view_of(&report).issued).unwrap_or_default(),
+                issued: admin
+                    .observer
+                    .last_heard(node.id)
+                    .map(|report| view_of(&report).issued)
+                    .unwrap_or_default(),
             },
         };
         (node.id, view)
@@ -170,9 +184,10 @@ fn view_of(report: &NodeReport) -> NodeView {
 
 async fn commit(kv: &dyn Kv, operation: &Operation) -> Result<(), Failure> {
     let zone_key = control::zone_key(operation.zone);
-    let compares = operation.unchanged.iter().map(|(zone, revision)| {
-        Compare::ModRevision(control::zone_key(*zone).into(), *revision)
-    });
+    let compares = operation
+        .unchanged
+        .iter()
+        .map(|(zone, revision)| Compare::ModRevision(control::zone_key(*zone).into(), *revision));
     let put = ControlOp::Put(zone_key.clone().into(), control::encode(&operation.record).into());
     let outcome = kv.txn(compares.collect(), vec![put]).await?;
     if !outcome.succeeded {
@@ -183,7 +198,10 @@ async fn commit(kv: &dyn Kv, operation: &Operation) -> Result<(), Failure> {
     let fence = Compare::Value(zone_key.into(), control::encode(&operation.record).into());
     for frozen in operation.frozen.chunks(FREEZES_PER_WRITE) {
         let puts = frozen.iter().map(|(frozen, record)| {
-            ControlOp::Put(control::freeze_key(frozen.slot, frozen.file).into(), control::encode(record).into())
+            ControlOp::Put(
+                control::freeze_key(frozen.slot, frozen.file).into(),
+                control::encode(record).into(),
+            )
         });
         kv.txn(vec![fence.clone()], puts.collect()).await?;
     }

@@ -96,7 +96,9 @@ pub enum Guard {
         open: ZoneId,
     },
     /// Too few zones would be left.
-    #[error("only {healthy} of the other zones serve: failing {zone} over would leave no quorum of healthy zones")]
+    #[error(
+        "only {healthy} of the other zones serve: failing {zone} over would leave no quorum of healthy zones"
+    )]
     TooFewHealthy {
         /// The zone to be failed over.
         zone: ZoneId,
@@ -104,7 +106,9 @@ pub enum Guard {
         healthy: usize,
     },
     /// Copies that would be needed are not verified.
-    #[error("{missing} files of slot {slot} are not verified on the nodes that would take them over (first: file {file} on {node}); repeat `deploy push`")]
+    #[error(
+        "{missing} files of slot {slot} are not verified on the nodes that would take them over (first: file {file} on {node}); repeat `deploy push`"
+    )]
     CopiesUnverified {
         /// The next slot.
         slot: String,
@@ -152,7 +156,10 @@ pub fn failover(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision,
         at_ms: view.now,
     };
     let frozen = freeze(view, zone, &record, slots);
-    assert!(frozen.iter().all(|(frozen, _)| frozen.node.zone() == zone), "only the failed zone's claims freeze");
+    assert!(
+        frozen.iter().all(|(frozen, _)| frozen.node.zone() == zone),
+        "only the failed zone's claims freeze"
+    );
     Ok(Decision::Commit(Box::new(Operation { zone, record, unchanged: revisions(view), frozen, from_slot })))
 }
 
@@ -208,17 +215,26 @@ fn check_copies(view: &View<'_>, zone: ZoneId, slot: &SlotWindow) -> Result<(), 
     }
     match missing.first() {
         None => Ok(()),
-        Some((file, node)) => {
-            Err(Guard::CopiesUnverified { slot: slot.id.clone(), missing: missing.len(), file: *file, node: *node })
-        }
+        Some((file, node)) => Err(Guard::CopiesUnverified {
+            slot: slot.id.clone(),
+            missing: missing.len(),
+            file: *file,
+            node: *node,
+        }),
     }
 }
 
 /// The zone's claims in slots that are not over.
-fn freeze(view: &View<'_>, zone: ZoneId, record: &ZoneRecord, slots: &[SlotWindow]) -> Vec<(Frozen, FreezeRecord)> {
+fn freeze(
+    view: &View<'_>,
+    zone: ZoneId,
+    record: &ZoneRecord,
+    slots: &[SlotWindow],
+) -> Vec<(Frozen, FreezeRecord)> {
     let mut frozen = Vec::new();
     for (slot, file, claim) in &view.claims {
-        let over = slots.iter().find(|window| window.slot == *slot).is_none_or(|window| window.end_ms <= view.now);
+        let over =
+            slots.iter().find(|window| window.slot == *slot).is_none_or(|window| window.end_ms <= view.now);
         if over || claim.node.zone() != zone {
             continue;
         }
@@ -226,7 +242,13 @@ fn freeze(view: &View<'_>, zone: ZoneId, record: &ZoneRecord, slots: &[SlotWindo
         let issued = view.nodes.get(&claim.node).and_then(|node| node.issued.get(&(*slot, *file)));
         let issued = issued.copied().unwrap_or(0).min(count);
         let lost = Frozen { slot: *slot, file: *file, node: claim.node, count, issued };
-        let write = FreezeRecord { format: FORMAT, zone, zone_epoch: record.epoch, node: claim.node, at_ms: view.now };
+        let write = FreezeRecord {
+            format: FORMAT,
+            zone,
+            zone_epoch: record.epoch,
+            node: claim.node,
+            at_ms: view.now,
+        };
         frozen.push((lost, write));
     }
     frozen

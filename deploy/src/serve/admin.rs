@@ -71,7 +71,9 @@ impl IntoResponse for Refusal {
             Exit::Refused => (StatusCode::CONFLICT, "guard"),
             Exit::Unverified => (StatusCode::UNPROCESSABLE_ENTITY, "unverified"),
             Exit::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            Exit::Error | Exit::Unhealthy | Exit::InvariantBroken => (StatusCode::INTERNAL_SERVER_ERROR, "error"),
+            Exit::Error | Exit::Unhealthy | Exit::InvariantBroken => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "error")
+            }
         };
         let retryable = self.0.exit == Exit::Unavailable;
         let error = ErrorDetail { code: code.to_owned(), message: self.0.message, retryable };
@@ -107,7 +109,10 @@ impl Admin {
         if blake3::hash(given.as_bytes()) == blake3::hash(expected.as_bytes()) {
             return Ok(());
         }
-        Err(Failure::new(Exit::Denied, "the admin token is missing or wrong: see admin_token_file in cluster.toml"))
+        Err(Failure::new(
+            Exit::Denied,
+            "the admin token is missing or wrong: see admin_token_file in cluster.toml",
+        ))
     }
 }
 
@@ -158,7 +163,11 @@ async fn operate(
     Ok(axum::Json(act::operate(admin, zone, verb, &request).await?))
 }
 
-async fn build(State(admin): State<Arc<Admin>>, Path(build): Path<String>, headers: HeaderMap) -> Answered<BuildReport> {
+async fn build(
+    State(admin): State<Arc<Admin>>,
+    Path(build): Path<String>,
+    headers: HeaderMap,
+) -> Answered<BuildReport> {
     admin.check_token(&headers)?;
     let build: BuildId = parse(&build)?;
     blocking(admin, move |admin| admin.store.report(build)).await
@@ -180,7 +189,8 @@ async fn put_roster(
     admin.check_token(&headers)?;
     let build: BuildId = parse(&build)?;
     let pushed: PushedRoster = parse_json(&body)?;
-    blocking(admin, move |admin| admin.store.put_roster(build, pushed.roster.as_bytes(), &pushed.signature)).await
+    blocking(admin, move |admin| admin.store.put_roster(build, pushed.roster.as_bytes(), &pushed.signature))
+        .await
 }
 
 async fn put_file(
@@ -191,7 +201,9 @@ async fn put_file(
 ) -> Answered<BuildReport> {
     admin.check_token(&headers)?;
     let build: BuildId = parse(&build)?;
-    let file = FileNo(file.parse().map_err(|_| Failure::new(Exit::Usage, format!("{file:?} is not a file number")))?);
+    let file = FileNo(
+        file.parse().map_err(|_| Failure::new(Exit::Usage, format!("{file:?} is not a file number")))?,
+    );
     blocking(admin, move |admin| admin.store.put_file(build, file, &body)).await
 }
 
@@ -234,4 +246,3 @@ where
 fn parse_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body).map_err(|error| Failure::new(Exit::Usage, format!("the body: {error}")))
 }
-

@@ -19,7 +19,8 @@ pub async fn report(kv: &dyn Kv) -> Result<EventReport, Failure> {
     let mut claims = Vec::new();
     for pair in kv.range(control::CLAIM_PREFIX.as_bytes()).await?.pairs {
         let key = String::from_utf8_lossy(&pair.key).into_owned();
-        let record: ClaimRecord = control::decode(&key, &pair.value).context(Exit::Error, "reading a claim")?;
+        let record: ClaimRecord =
+            control::decode(&key, &pair.value).context(Exit::Error, "reading a claim")?;
         let (slot, file) = control::parse_file_key(&key)
             .ok_or_else(|| Failure::new(Exit::Error, format!("{key} is not a claim's key")))?;
         let is_frozen = frozen.contains(&control::freeze_key(slot, file).as_str());
@@ -34,7 +35,8 @@ pub async fn report(kv: &dyn Kv) -> Result<EventReport, Failure> {
 /// As [`report`].
 pub async fn read(kv: &dyn Kv) -> Result<Option<(EventRecord, i64)>, Failure> {
     let Some(pair) = kv.get(control::EVENT_KEY.as_bytes()).await? else { return Ok(None) };
-    let record = control::decode(control::EVENT_KEY, &pair.value).context(Exit::Error, "reading the event")?;
+    let record =
+        control::decode(control::EVENT_KEY, &pair.value).context(Exit::Error, "reading the event")?;
     Ok(Some((record, pair.mod_revision)))
 }
 
@@ -53,7 +55,10 @@ pub async fn activate(kv: &dyn Kv, record: &EventRecord) -> Result<(), Failure> 
         }
         Some((closed, _)) => {
             let cure = "one cluster runs one event; use a fresh cluster";
-            return Err(Failure::new(Exit::Conflict, format!("event {} was closed here: {cure}", closed.event)));
+            return Err(Failure::new(
+                Exit::Conflict,
+                format!("event {} was closed here: {cure}", closed.event),
+            ));
         }
     };
     write(kv, compare, record).await

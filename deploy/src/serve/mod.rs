@@ -36,7 +36,8 @@ use node::{Doors, Running};
 /// When it cannot start, or its storage fails.
 pub async fn run(cluster_file: &Path, id: NodeId) -> Result<(), Failure> {
     let cluster = Cluster::load(cluster_file)?;
-    let doors = Doors { clock: Arc::new(SystemClock::new()), net: Arc::new(TcpNet), disk: Arc::new(RealDisk) };
+    let doors =
+        Doors { clock: Arc::new(SystemClock::new()), net: Arc::new(TcpNet), disk: Arc::new(RealDisk) };
     let mut terminate = signal(SignalKind::terminate()).context(Exit::Error, "listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(Exit::Error, "listening for SIGINT")?;
     let mut running = Running::start(cluster, id, doors).await?;

@@ -85,7 +85,10 @@ impl Running {
     /// When storage refuses, an address is taken or a secret is missing.
     pub async fn start(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
         let node = cluster.node(id)?.clone();
-        doors.disk.create_dir_all(&node.data_dir).context(Exit::Error, format!("making {}", node.data_dir.display()))?;
+        doors
+            .disk
+            .create_dir_all(&node.data_dir)
+            .context(Exit::Error, format!("making {}", node.data_dir.display()))?;
         let (engines, writer) = open_engines(&node.data_dir)?;
         let host = start_host(&cluster, id, &doors, engines)?;
         let groups = add_groups(&cluster, id, &doors, &host).await?;
@@ -101,7 +104,8 @@ impl Running {
             Arc::clone(&store),
         );
         let access = start_access(&cluster, &node, &doors, &kv)?;
-        let session_key = VerifyingKey::parse(&cluster.session_public_key).context(Exit::Usage, "session_public_key")?;
+        let session_key =
+            VerifyingKey::parse(&cluster.session_public_key).context(Exit::Usage, "session_public_key")?;
         let mut edge_config = EdgeConfig::new(session_key);
         edge_config.opens_max = cluster.access.opens_in_flight_max;
         let opener = Arc::clone(&payments) as Arc<dyn access::opener::Opener>;
@@ -130,14 +134,18 @@ impl Running {
 
         let (stop, stopped) = watch::channel(false);
         let (fail, failures) = mpsc::channel(8);
-        let mut tasks = Tasks { net: Arc::clone(&doors.net), stopped: stopped.clone(), fail, tasks: Vec::new() };
+        let mut tasks =
+            Tasks { net: Arc::clone(&doors.net), stopped: stopped.clone(), fail, tasks: Vec::new() };
         tasks.serve_peers(&node.peers, &host, &groups).await?;
         tasks.serve_etcd(&node.etcd, &groups.kv).await?;
         tasks.serve_http(&node.edge, access::edge::router(edge)).await?;
         tasks.serve_http(&node.admin, admin::router(admin)).await?;
         let mut tasks = tasks.tasks;
         tasks.push(tokio::spawn(payments.run(stopped.clone())));
-        tasks.push(tokio::spawn(until(stopped.clone(), register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock)))));
+        tasks.push(tokio::spawn(until(
+            stopped.clone(),
+            register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock)),
+        )));
         for other in cluster.nodes.iter().filter(|other| other.id != id) {
             let watching = Arc::clone(&observer).watch(Arc::clone(&doors.net), other.clone(), token.clone());
             tasks.push(tokio::spawn(until(stopped.clone(), watching)));
@@ -178,7 +186,8 @@ impl Running {
 fn open_engines(data_dir: &Path) -> Result<(Engines, LogWriter), Failure> {
     let open = |name: &str, mode: Mode| {
         let path = data_dir.join(name);
-        RocksEngine::open(&path, mode, Memory::default()).context(Exit::Error, format!("opening {}", path.display()))
+        RocksEngine::open(&path, mode, Memory::default())
+            .context(Exit::Error, format!("opening {}", path.display()))
     };
     let log = open("log-db", Mode::Log)?;
     let state = open("state-db", Mode::State)?;
@@ -194,18 +203,25 @@ fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) ->
         ..ReplicaConfig::default()
     };
     let config = HostConfig { node: id, replica };
-    Host::start(config, Arc::clone(&doors.net), Arc::clone(&doors.clock), engines).context(Exit::Error, "starting the host")
+    Host::start(config, Arc::clone(&doors.net), Arc::clone(&doors.clock), engines)
+        .context(Exit::Error, "starting the host")
 }
 
 /// Joins every group. Leaders are spread: group n is first led by voter n modulo their number.
-async fn add_groups(cluster: &Cluster, id: NodeId, doors: &Doors, host: &Arc<Host>) -> Result<Groups, Failure> {
+async fn add_groups(
+    cluster: &Cluster,
+    id: NodeId,
+    doors: &Doors,
+    host: &Arc<Host>,
+) -> Result<Groups, Failure> {
     let voters = cluster.voters();
     let first_leader = |number: u32| voters[number as usize % voters.len()].0;
-    let control = host.add_group(CONTROL_GROUP, ControlMachine::default(), &voters, first_leader(0)).await;
+    let control = host.add_group(CONTROL_GROUP, ControlMachine, &voters, first_leader(0)).await;
     let control = control.context(Exit::Error, "joining the control group")?;
     let mut data: Vec<Arc<dyn KvGroup>> = Vec::new();
     for number in 1..=cluster.kv.data_groups {
-        let group = host.add_group(GroupId(number), DataMachine::default(), &voters, first_leader(number)).await;
+        let group =
+            host.add_group(GroupId(number), DataMachine, &voters, first_leader(number)).await;
         data.push(group.context(Exit::Error, format!("joining data group {number}"))?);
     }
     let mut partitions = Vec::new();
@@ -224,7 +240,8 @@ async fn add_groups(cluster: &Cluster, id: NodeId, doors: &Doors, host: &Arc<Hos
         peer_address: node.peers.clone(),
         etcd_address: node.etcd.clone(),
     };
-    let members = cluster.nodes.iter().filter(|node| voters.iter().any(|(voter, _)| *voter == node.id)).map(member);
+    let members =
+        cluster.nodes.iter().filter(|node| voters.iter().any(|(voter, _)| *voter == node.id)).map(member);
     let digest = blake3::hash(cluster.session_public_key.as_bytes());
     let cluster_id = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight bytes"));
     let identity = Identity { cluster_id, node: id };
@@ -232,7 +249,12 @@ async fn add_groups(cluster: &Cluster, id: NodeId, doors: &Doors, host: &Arc<Hos
     Ok(Groups { kv, partitions })
 }
 
-fn start_access(cluster: &Cluster, node: &Node, doors: &Doors, kv: &Arc<dyn Kv>) -> Result<Arc<AccessNode>, Failure> {
+fn start_access(
+    cluster: &Cluster,
+    node: &Node,
+    doors: &Doors,
+    kv: &Arc<dyn Kv>,
+) -> Result<Arc<AccessNode>, Failure> {
     let history_key = clients::history_key(cluster)?;
     let mut config = NodeConfig::new(node.id, node.data_dir.clone(), history_key);
     config.block = cluster.access.reserve_records;

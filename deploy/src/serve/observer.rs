@@ -39,7 +39,8 @@ impl Observer {
     pub async fn watch(self: Arc<Self>, net: Arc<dyn Net>, node: Node, token: Option<String>) {
         let mut client = HttpClient::new(net, &node.admin).with_bearer(token);
         loop {
-            let asked = admin_call::<NodeReport>(&mut client, Method::GET, "/v1/status", Bytes::new(), ASK_WITHIN);
+            let asked =
+                admin_call::<NodeReport>(&mut client, Method::GET, "/v1/status", Bytes::new(), ASK_WITHIN);
             if let Ok(report) = asked.await {
                 self.last.lock().insert(node.id, report);
             }

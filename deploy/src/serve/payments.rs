@@ -73,10 +73,14 @@ impl Payments {
     pub fn counters(&self) -> Vec<(String, u64)> {
         let mut counters = Vec::new();
         if let Some(opener) = &*self.opener.load() {
-            counters.extend(opener.counters().snapshot().into_iter().map(|(code, n)| (format!("open.{code}"), n)));
+            counters.extend(
+                opener.counters().snapshot().into_iter().map(|(code, n)| (format!("open.{code}"), n)),
+            );
         }
         if let Some(settler) = &*self.settler.load() {
-            counters.extend(settler.counters().snapshot().into_iter().map(|(code, n)| (format!("settle.{code}"), n)));
+            counters.extend(
+                settler.counters().snapshot().into_iter().map(|(code, n)| (format!("settle.{code}"), n)),
+            );
         }
         counters
     }
@@ -149,11 +153,14 @@ impl Payments {
         view: Arc<EventView>,
     ) -> Result<(Active, Arc<Settler>), Failure> {
         let reading = |what: &str| format!("reading {what} of build {}", record.build);
-        let trusted = VerifyingKey::load(&*self.disk, &secrets.join("sign.pub")).context(Exit::Denied, reading("sign.pub"))?;
+        let trusted = VerifyingKey::load(&*self.disk, &secrets.join("sign.pub"))
+            .context(Exit::Denied, reading("sign.pub"))?;
         let manifest = load_signed(&*self.disk, &secrets.join("manifest.json"), &trusted);
         let manifest: Manifest = manifest.context(Exit::Unverified, reading("the manifest"))?;
-        let secret = BuildSecret::load(&*self.disk, &secrets.join("build.key")).context(Exit::Denied, reading("build.key"))?;
-        let master = SealMaster::load(&*self.disk, &secrets.join("seal.key")).context(Exit::Denied, reading("seal.key"))?;
+        let secret = BuildSecret::load(&*self.disk, &secrets.join("build.key"))
+            .context(Exit::Denied, reading("build.key"))?;
+        let master = SealMaster::load(&*self.disk, &secrets.join("seal.key"))
+            .context(Exit::Denied, reading("seal.key"))?;
         let key_list = self.key_list(secrets)?;
         let ring = OpenKeyring::new(&secret, record.build, manifest.key_count, key_list.clone());
         let (event, event_watch) = watch::channel(Some(view));
@@ -176,7 +183,8 @@ impl Payments {
     }
 
     fn key_list(&self, secrets: &Path) -> Result<KeyList, Failure> {
-        let bytes = self.disk.read(&secrets.join("keylist.json")).context(Exit::Denied, "reading keylist.json")?;
+        let bytes =
+            self.disk.read(&secrets.join("keylist.json")).context(Exit::Denied, "reading keylist.json")?;
         KeyList::decode(&bytes).context(Exit::Denied, "reading keylist.json")
     }
 }
@@ -194,7 +202,11 @@ pub fn limits(manifest: &Manifest) -> Limits {
 
 #[async_trait]
 impl access::opener::Opener for Payments {
-    async fn open(&self, user: u64, ticket: &[u8]) -> Result<access::opener::Opened, access::opener::OpenRefused> {
+    async fn open(
+        &self,
+        user: u64,
+        ticket: &[u8],
+    ) -> Result<access::opener::Opened, access::opener::OpenRefused> {
         let opener = self.opener.load_full();
         let opened = match opener {
             Some(opener) => opener.open(UserId(user), ticket, self.clock.now()).await,

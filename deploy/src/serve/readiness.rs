@@ -33,25 +33,32 @@ impl Readiness {
     /// How the node is now.
     #[must_use]
     pub fn report(&self) -> NodeReport {
-        let groups: Vec<GroupReport> = self.host.status().into_iter().map(|status| GroupReport {
-            group: status.group.0,
-            name: group_name(status.group),
-            leader: status.leader,
-            term: status.term,
-            applied_index: status.applied_index,
-            last_index: status.last_index,
-        }).collect();
+        let groups: Vec<GroupReport> = self
+            .host
+            .status()
+            .into_iter()
+            .map(|status| GroupReport {
+                group: status.group.0,
+                name: group_name(status.group),
+                leader: status.leader,
+                term: status.term,
+                applied_index: status.applied_index,
+                last_index: status.last_index,
+            })
+            .collect();
         let access = self.access.status();
         let waiting_for = waiting_for(&groups, &access);
-        let files = access.files.iter().filter(|file| file.claimed_by == Some(self.node)).map(|file| FileReport {
-            slot: file.slot,
-            file: file.file,
-            home: file.home,
-            count: file.count,
-            issued: file.issued,
-            frozen: file.state == FileState::Frozen,
-        });
-        let verified = access.build.and_then(|build| self.store.report(build).ok()).map(|report| report.verified);
+        let files =
+            access.files.iter().filter(|file| file.claimed_by == Some(self.node)).map(|file| FileReport {
+                slot: file.slot,
+                file: file.file,
+                home: file.home,
+                count: file.count,
+                issued: file.issued,
+                frozen: file.state == FileState::Frozen,
+            });
+        let verified =
+            access.build.and_then(|build| self.store.report(build).ok()).map(|report| report.verified);
         NodeReport {
             node: self.node,
             serving: waiting_for.is_none(),
@@ -78,7 +85,8 @@ impl Readiness {
 }
 
 fn waiting_for(groups: &[GroupReport], access: &access::status::NodeStatus) -> Option<String> {
-    let leaderless: Vec<&str> = groups.iter().filter(|g| g.leader.is_none()).map(|g| g.name.as_str()).collect();
+    let leaderless: Vec<&str> =
+        groups.iter().filter(|g| g.leader.is_none()).map(|g| g.name.as_str()).collect();
     if !leaderless.is_empty() {
         return Some(format!("a leader of {}", leaderless.join(", ")));
     }

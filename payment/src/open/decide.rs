@@ -72,7 +72,9 @@ impl Code {
             Code::Expired => "This red packet has expired.",
             Code::Closed => "The event is over.",
             Code::AlreadyOpened => "This red packet has been opened.",
-            Code::Unavailable | Code::Unknown => "The red packet could not be opened just now; please try again.",
+            Code::Unavailable | Code::Unknown => {
+                "The red packet could not be opened just now; please try again."
+            }
         }
     }
 
@@ -96,7 +98,12 @@ pub struct EventView {
 ///
 /// # Errors
 /// `Unavailable` when nothing current is known or another build is active, `Closed` when closed.
-pub fn admit(view: Option<&EventView>, build: BuildId, stale_ms_max: u64, now: UnixMs) -> Result<&EventRecord, Code> {
+pub fn admit(
+    view: Option<&EventView>,
+    build: BuildId,
+    stale_ms_max: u64,
+    now: UnixMs,
+) -> Result<&EventRecord, Code> {
     let view = view.ok_or(Code::Unavailable)?;
     // A process that is cut off must not go on opening an event that was closed meanwhile.
     if u128::from(stale_ms_max) < now.since(view.confirmed_ms).as_millis() {

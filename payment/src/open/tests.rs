@@ -32,7 +32,8 @@ impl Setting {
         let view = EventView { event: test.event(EventState::Open), confirmed_ms: NOW };
         let (event, event_seen) = watch::channel(Some(Arc::new(view)));
         let watches = OpenerWatches { event: event_seen, keys: keys_seen };
-        let opener = PacketOpener::new(Arc::new(queue.clone()), Arc::new(kv.clone()), test.unsealer(), watches);
+        let opener =
+            PacketOpener::new(Arc::new(queue.clone()), Arc::new(kv.clone()), test.unsealer(), watches);
         Setting { test, kv, queue, keys, event, opener }
     }
 
@@ -57,7 +58,8 @@ async fn an_open_tells_packet_and_amount_and_is_enqueued_once() {
     // Later, but the same answer; the first opening stands.
     setting.check(1, &ticket, UnixMs(NOW.0 + 9), Ok(true)).await;
     let deliveries = setting.queue.lease(9, Duration::ZERO, Duration::ZERO).await.expect("leased");
-    let bodies: Vec<_> = deliveries.iter().map(|delivery| Opening::decode(&delivery.body).expect("an opening")).collect();
+    let bodies: Vec<_> =
+        deliveries.iter().map(|delivery| Opening::decode(&delivery.body).expect("an opening")).collect();
     assert_eq!(bodies, vec![setting.test.opening(1, 5)]);
     assert_eq!(setting.opener.counters().get("opened"), Some(1));
     assert_eq!(setting.opener.counters().get("opened_again"), Some(1));
@@ -98,7 +100,9 @@ async fn revoked_and_unlisted_keys_are_refused_as_soon_as_the_list_changes() {
     let mut unlisted = KeyList::all(KEY_COUNT);
     unlisted.whitelist.remove(&key);
     let ticket = setting.test.ticket(1, 0);
-    for (list, code) in [(revoked, Code::KeyRevoked), (unlisted, Code::KeyUnlisted), (KeyList::none(), Code::KeyUnlisted)] {
+    for (list, code) in
+        [(revoked, Code::KeyRevoked), (unlisted, Code::KeyUnlisted), (KeyList::none(), Code::KeyUnlisted)]
+    {
         setting.keys.send_replace(setting.test.keyring(list));
         setting.check(1, &ticket, NOW, Err(code)).await;
     }

@@ -140,7 +140,12 @@ impl<'a> Auditor<'a> {
     pub fn rejection(&mut self, packet: PacketId, user: UserId, amount: Fen, reason: Reason) {
         self.rejections.entry(reason.code()).or_default().add(amount.get());
         if self.rejection_list.len() < REJECTIONS_MAX {
-            self.rejection_list.push(RejectionLine { packet, user, fen: amount.get(), reason: reason.code() });
+            self.rejection_list.push(RejectionLine {
+                packet,
+                user,
+                fen: amount.get(),
+                reason: reason.code(),
+            });
         }
     }
 
@@ -195,7 +200,8 @@ impl<'a> Auditor<'a> {
     #[must_use]
     pub fn finish(mut self, at_ms: UnixMs, before: Stats, after: Stats) -> Report {
         let complete = complete(&before, &after);
-        let batches: Vec<(BatchId, Figures)> = self.batches.iter().map(|(batch, figures)| (*batch, *figures)).collect();
+        let batches: Vec<(BatchId, Figures)> =
+            self.batches.iter().map(|(batch, figures)| (*batch, *figures)).collect();
         let lines = batches.into_iter().map(|(batch, figures)| self.line(batch, figures, complete)).collect();
         if complete {
             self.check_accounts();
@@ -211,7 +217,12 @@ impl<'a> Auditor<'a> {
         let spent_fen = spent.into_iter().fold(0, u64::saturating_add);
         self.equal(batch, "files hold the budget", budget_fen, figures.plan.fen);
         if figures.plan.fen < spent_fen {
-            self.equal(batch, "credited + pending + refunded is at most the plan", figures.plan.fen, spent_fen);
+            self.equal(
+                batch,
+                "credited + pending + refunded is at most the plan",
+                figures.plan.fen,
+                spent_fen,
+            );
         }
         let unissued_fen = figures.plan.fen.saturating_sub(spent_fen);
         // An event that never began has no deposit and no account yet.

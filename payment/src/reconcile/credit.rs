@@ -56,7 +56,9 @@ pub enum CreditError {
     #[error(transparent)]
     Build(#[from] BuildDirError),
     /// A ticket file is not what the manifest says, so its rows cannot be judged.
-    #[error("file {file}: {reason}; nothing of its part of the plan was credited: copy it again from where it was built")]
+    #[error(
+        "file {file}: {reason}; nothing of its part of the plan was credited: copy it again from where it was built"
+    )]
     File {
         /// Its number.
         file: u32,
@@ -96,7 +98,10 @@ pub async fn credit_pending(sources: &Sources) -> Result<Credited, CreditError> 
 ///
 /// # Errors
 /// [`CreditError`]; call again.
-pub async fn credit_through(sources: &Sources, backend: &dyn PaymentBackend) -> Result<Credited, CreditError> {
+pub async fn credit_through(
+    sources: &Sources,
+    backend: &dyn PaymentBackend,
+) -> Result<Credited, CreditError> {
     let plan = PlanFiles::open(sources.disk.clone(), &sources.build_dir)?;
     let (kv, tag) = (&*sources.kv, plan.manifest().build.tag());
     let mut credited = Credited::default();
@@ -110,7 +115,8 @@ pub async fn credit_through(sources: &Sources, backend: &dyn PaymentBackend) -> 
             let (judged, turned_down) = judge(&pairs, &part, plan.manifest().files.len(), &loaded.slice)?;
             let verdicts = pay(judged, backend, &mut credited).await;
             book(kv, &verdicts, &mut credited).await?;
-            let rejected = verdicts.into_iter().filter(|verdict| !verdict.state.accepted()).map(|verdict| verdict.row);
+            let rejected =
+                verdicts.into_iter().filter(|verdict| !verdict.state.accepted()).map(|verdict| verdict.row);
             for row in turned_down.into_iter().chain(rejected) {
                 release(kv, tag, &row).await?;
             }
@@ -157,7 +163,11 @@ async fn pay(verdicts: Vec<Verdict>, backend: &dyn PaymentBackend, credited: &mu
     if due.is_empty() {
         return decided;
     }
-    let payment = |verdict: &Verdict| Payment { packet: verdict.row.packet, user: verdict.row.user, amount: verdict.row.amount };
+    let payment = |verdict: &Verdict| Payment {
+        packet: verdict.row.packet,
+        user: verdict.row.user,
+        amount: verdict.row.amount,
+    };
     let payouts = backend.pay(due.iter().map(payment).collect()).await;
     assert!(payouts.len() == due.len(), "the back end answers every payment");
     for (mut verdict, payout) in due.drain(..).zip(payouts) {
@@ -188,7 +198,9 @@ async fn book(kv: &dyn Kv, verdicts: &[Verdict], credited: &mut Credited) -> Res
                 tracing::error!(%packet, user = %verdict.row.user, "a pending row was turned down: it is not payable");
             }
             // Another run decided otherwise at the same time, which the plan does not allow.
-            (Landed::Never(_), _) => return Err(CreditError::Stored(format!("the row of {packet} changed meanwhile"))),
+            (Landed::Never(_), _) => {
+                return Err(CreditError::Stored(format!("the row of {packet} changed meanwhile")));
+            }
         }
     }
     Ok(())
@@ -215,7 +227,8 @@ async fn release(kv: &dyn Kv, tag: BuildTag, row: &Row) -> Result<(), CreditErro
     for _ in 0..RELEASE_ATTEMPTS_MAX {
         let found = bulk::read(kv, vec![key.clone()]).await?.pop().flatten();
         let Some(found) = found else { return Ok(()) };
-        let doc = ClaimDoc::decode(row.user, &found).map_err(|error| CreditError::Stored(error.to_string()))?;
+        let doc =
+            ClaimDoc::decode(row.user, &found).map_err(|error| CreditError::Stored(error.to_string()))?;
         if !doc.contains(row.packet) {
             return Ok(());
         }

@@ -90,7 +90,8 @@ impl PlanFiles {
         let mut loaded = Loaded { slice: PlanSlice::new(self.manifest.build.tag()), faults: Vec::new() };
         let files = &self.manifest.files[part.start as usize..part.end as usize];
         for some in files.chunks(2 * rayon::current_num_threads()) {
-            let opened: Vec<Result<Vec<Packet>, String>> = some.par_iter().map(|file| self.file(file)).collect();
+            let opened: Vec<Result<Vec<Packet>, String>> =
+                some.par_iter().map(|file| self.file(file)).collect();
             for (file, opened) in some.iter().zip(opened) {
                 let agrees = opened.map(|packets| loaded.slice.add_file(file, packets.into_iter()));
                 let fault = match agrees {
@@ -107,11 +108,14 @@ impl PlanFiles {
 
     fn file(&self, file: &ManifestFile) -> Result<Vec<Packet>, String> {
         let entry = &file.entry;
-        let loaded = TicketFile::load(&*self.disk, &entry.path_in(&self.dir), entry).map_err(|error| error.to_string())?;
+        let loaded = TicketFile::load(&*self.disk, &entry.path_in(&self.dir), entry)
+            .map_err(|error| error.to_string())?;
         let records = loaded.records(0..loaded.count()).map_err(|error| error.to_string())?;
         records
             .enumerate()
-            .map(|(index, record)| self.keys.open(entry.slot, &record).map_err(|error| format!("record {index}: {error}")))
+            .map(|(index, record)| {
+                self.keys.open(entry.slot, &record).map_err(|error| format!("record {index}: {error}"))
+            })
             .collect()
     }
 }

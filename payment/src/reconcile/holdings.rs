@@ -40,13 +40,21 @@ pub(super) async fn compare(kv: &dyn Kv, auditor: &mut Auditor<'_>, tag: BuildTa
         for (pass, buckets) in differing.chunks(buckets_per_pass).enumerate() {
             if pass == PASSES_MAX {
                 let left = differing.len() - pass * buckets_per_pass;
-                auditor.finding(Finding::Unreadable { what: format!("{left} of {BUCKETS} buckets of {} differ", table.name()) });
+                auditor.finding(Finding::Unreadable {
+                    what: format!("{left} of {BUCKETS} buckets of {} differ", table.name()),
+                });
                 break;
             }
             let sides = read(kv, tag, table, &buckets.iter().copied().collect()).await?;
             for ((user, packet), (row_fen, table_fen)) in sides {
                 if row_fen != table_fen {
-                    auditor.finding(Finding::Holding { table: table.name(), user, packet, row_fen, table_fen });
+                    auditor.finding(Finding::Holding {
+                        table: table.name(),
+                        user,
+                        packet,
+                        row_fen,
+                        table_fen,
+                    });
                 }
             }
         }

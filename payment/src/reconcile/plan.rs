@@ -93,10 +93,12 @@ impl PlanSlice {
             places.push(Place { serial, amount, batch: batch.0, key: key.0 });
             batches.entry(batch).or_default().add(packet.amount.get());
         }
-        let said = entry.batches.iter().map(|part| {
-            (part.batch, Tally { count: u64::from(part.count), fen: part.amount_fen.get() })
-        });
-        let agrees = places.len() == entry.entry.count as usize && batches == said.filter(|(_, tally)| 0 < tally.count).collect();
+        let said = entry
+            .batches
+            .iter()
+            .map(|part| (part.batch, Tally { count: u64::from(part.count), fen: part.amount_fen.get() }));
+        let agrees = places.len() == entry.entry.count as usize
+            && batches == said.filter(|(_, tally)| 0 < tally.count).collect();
         for (batch, tally) in batches {
             let total = self.batches.entry(batch).or_default();
             total.count += tally.count;

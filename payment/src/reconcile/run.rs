@@ -68,7 +68,10 @@ pub enum ReconcileError {
 ///
 /// # Errors
 /// [`ReconcileError`]; differences are no errors but findings of the report.
-pub async fn reconcile(sources: &Sources, issued: Option<BTreeMap<FileNo, u64>>) -> Result<Report, ReconcileError> {
+pub async fn reconcile(
+    sources: &Sources,
+    issued: Option<BTreeMap<FileNo, u64>>,
+) -> Result<Report, ReconcileError> {
     let at_ms = sources.clock.now();
     let before = sources.queue.stats().await?;
     let plan = PlanFiles::open(sources.disk.clone(), &sources.build_dir)?;
@@ -155,14 +158,18 @@ async fn books(kv: &dyn Kv, auditor: &mut Auditor<'_>, tag: BuildTag) -> Result<
         }
     })
     .await?;
-    each(kv, keyspace::of_build(keyspace::FUND, tag), |key, value| match batch_record(keyspace::FUND, key, value) {
-        Some((batch, amount)) => auditor.funded(batch, amount),
-        None => auditor.finding(unreadable("funding", key)),
+    each(kv, keyspace::of_build(keyspace::FUND, tag), |key, value| {
+        match batch_record(keyspace::FUND, key, value) {
+            Some((batch, amount)) => auditor.funded(batch, amount),
+            None => auditor.finding(unreadable("funding", key)),
+        }
     })
     .await?;
-    each(kv, keyspace::of_build(keyspace::REFUND, tag), |key, value| match batch_record(keyspace::REFUND, key, value) {
-        Some((batch, amount)) => auditor.refunded(batch, amount),
-        None => auditor.finding(unreadable("refund", key)),
+    each(kv, keyspace::of_build(keyspace::REFUND, tag), |key, value| {
+        match batch_record(keyspace::REFUND, key, value) {
+            Some((batch, amount)) => auditor.refunded(batch, amount),
+            None => auditor.finding(unreadable("refund", key)),
+        }
     })
     .await
 }
@@ -173,11 +180,13 @@ fn batch_record(prefix: &[u8], key: &[u8], value: &[u8]) -> Option<(BatchId, Fen
 }
 
 async fn users_side(kv: &dyn Kv, auditor: &mut Auditor<'_>, tag: BuildTag) -> Result<(), KvError> {
-    each(kv, keyspace::WALLET.to_vec(), |key, value| match (keyspace::parse_wallet(key), keyspace::parse_fen(value)) {
-        (Some((user, packet)), Some(fen)) if packet.build_tag == tag => auditor.wallet(user, packet, fen),
-        // Another event's.
-        (Some(_), Some(_)) => {}
-        _ => auditor.finding(unreadable("packet index", key)),
+    each(kv, keyspace::WALLET.to_vec(), |key, value| {
+        match (keyspace::parse_wallet(key), keyspace::parse_fen(value)) {
+            (Some((user, packet)), Some(fen)) if packet.build_tag == tag => auditor.wallet(user, packet, fen),
+            // Another event's.
+            (Some(_), Some(_)) => {}
+            _ => auditor.finding(unreadable("packet index", key)),
+        }
     })
     .await?;
     each(kv, keyspace::of_build(keyspace::CLAIMS, tag), |key, value| match read_claims(key, value) {
@@ -190,12 +199,17 @@ async fn users_side(kv: &dyn Kv, auditor: &mut Auditor<'_>, tag: BuildTag) -> Re
 /// Reads a claim document; the finding when it cannot be.
 pub(super) fn read_claims(key: &[u8], value: &[u8]) -> Result<(UserId, ClaimDoc), Finding> {
     let user = keyspace::parse_claims(key).ok_or_else(|| unreadable("claim document", key))?;
-    let doc = ClaimDoc::decode(user, value).map_err(|error| Finding::Unreadable { what: error.to_string() })?;
+    let doc =
+        ClaimDoc::decode(user, value).map_err(|error| Finding::Unreadable { what: error.to_string() })?;
     Ok((user, doc))
 }
 
 /// Every pair of a table.
-pub(super) async fn each(kv: &dyn Kv, prefix: Vec<u8>, mut see: impl FnMut(&[u8], &Bytes)) -> Result<(), KvError> {
+pub(super) async fn each(
+    kv: &dyn Kv,
+    prefix: Vec<u8>,
+    mut see: impl FnMut(&[u8], &Bytes),
+) -> Result<(), KvError> {
     let mut walk = Walk::new(kv, prefix);
     while let Some(pairs) = walk.next().await? {
         pairs.iter().for_each(|(key, value)| see(key, value));

@@ -13,7 +13,7 @@ use super::plan::Difference;
 use super::report::Finding;
 use super::*;
 use crate::keyspace;
-use crate::ledger::{self, AccountKind, Account, Transfer};
+use crate::ledger::{self, Account, AccountKind, Transfer};
 use crate::row::{Reason, Row, RowState};
 use crate::testing::faults::{Fault, Injector};
 use crate::testing::scene::Scene;
@@ -46,7 +46,10 @@ async fn a_sound_event_adds_up_before_and_after_crediting() {
     assert!(0 < totals.pending && 0 < totals.credited, "{totals:?}");
 
     let credited = credit_pending(&scene.sources(Injector::default())).await.expect("credited");
-    assert_eq!(credited, Credited { count: totals.pending, fen: Fen::new(totals.pending_fen), rejected: 0, left: 0 });
+    assert_eq!(
+        credited,
+        Credited { count: totals.pending, fen: Fen::new(totals.pending_fen), rejected: 0, left: 0 }
+    );
     let after = scene.report().await;
     assert!(after.clean(), "{:?}", after.findings);
     assert_eq!(after.totals.credited_fen, totals.credited_fen + totals.pending_fen);
@@ -75,7 +78,11 @@ async fn crediting_interrupted_at_any_call_and_repeated_is_exact() {
             }
             let after = scene.report().await;
             assert!(after.clean(), "{fault:?} at call {call}: {:?}", after.findings);
-            assert_eq!(after.totals.credited_fen, before.credited_fen + before.pending_fen, "{fault:?} at call {call}");
+            assert_eq!(
+                after.totals.credited_fen,
+                before.credited_fen + before.pending_fen,
+                "{fault:?} at call {call}"
+            );
             scene.audit(&openings);
         }
     }
@@ -94,7 +101,8 @@ async fn insert(scene: &Scene, row: &Row) {
         DataOp::Put { key: claims.key, value: doc.encode() },
         DataOp::Put { key: index, value: keyspace::fen_value(row.amount.get()) },
     ];
-    let units = vec![ledger::unit(partition, ops, &transfer), Unit { partition: claims.partition, ops: users }];
+    let units =
+        vec![ledger::unit(partition, ops, &transfer), Unit { partition: claims.partition, ops: users }];
     assert!(scene.kv.write(units).await.iter().all(Result::is_ok));
 }
 
@@ -139,14 +147,16 @@ async fn a_row_that_the_plan_does_not_have_is_found_and_never_paid() {
         });
         assert!(found, "{expected:?} not in {:?}", report.findings);
 
-        let credited = credit_pending(&scene.sources(Injector::default())).await.expect("the rest is credited");
+        let credited =
+            credit_pending(&scene.sources(Injector::default())).await.expect("the rest is credited");
         assert_eq!((credited.count, credited.rejected), (1, 1), "{expected:?}");
         let stored = scene.audit(&openings);
         assert_eq!(stored.rows[&row.packet].state, RowState::Rejected(Reason::NotInPlan));
         let after = scene.report().await;
         assert!(after.clean(), "{expected:?}: {:?}", after.findings);
         assert_eq!(after.rejections["not_in_plan"].count, 1);
-        let refunded = scene.refund(Injector::default(), EventState::Closed).await.expect("nothing is in the way");
+        let refunded =
+            scene.refund(Injector::default(), EventState::Closed).await.expect("nothing is in the way");
         assert_eq!(refunded.fen.get(), scene.test.manifest.amount_fen.get() - sum(&scene, &[0, 6]));
     }
 }
@@ -182,28 +192,45 @@ async fn every_kind_of_damage_in_the_books_is_found() {
     let scene = Scene::new().await;
     let opening = scene.test.opening(2, 6);
     let tag = scene.test.build.tag();
-    let (row, index) = (keyspace::row(opening.packet).key, keyspace::wallet(opening.user, opening.packet).key);
+    let (row, index) =
+        (keyspace::row(opening.packet).key, keyspace::wallet(opening.user, opening.packet).key);
     let claims = keyspace::claims(tag, opening.user).key;
     let fund = keyspace::fund(tag, opening.packet.batch).key;
-    let more = |value: &[u8]| Some(keyspace::fen_value(keyspace::parse_fen(value).expect("fen") + 1).to_vec());
+    let more =
+        |value: &[u8]| Some(keyspace::fen_value(keyspace::parse_fen(value).expect("fen") + 1).to_vec());
 
     let lost = after_tampering(&row, |_| None).await;
-    assert!(lost.iter().any(|f| matches!(f, Finding::Holding { table: "wallet", row_fen: None, table_fen: Some(_), .. })), "{lost:?}");
+    assert!(
+        lost.iter().any(|f| matches!(
+            f,
+            Finding::Holding { table: "wallet", row_fen: None, table_fen: Some(_), .. }
+        )),
+        "{lost:?}"
+    );
     assert!(lost.iter().any(|f| matches!(f, Finding::Batch { rule: "account held", .. })), "{lost:?}");
     let broken = after_tampering(&row, |value| Some(value[1..].to_vec())).await;
     assert!(broken.iter().any(|f| matches!(f, Finding::Unreadable { .. })), "{broken:?}");
     let dearer = after_tampering(&index, more).await;
     assert!(matches!(dearer[..], [Finding::Holding { table: "wallet", .. }]), "{dearer:?}");
     let unlisted = after_tampering(&index, |_| None).await;
-    assert!(matches!(unlisted[..], [Finding::Holding { table: "wallet", row_fen: Some(_), table_fen: None, .. }]), "{unlisted:?}");
+    assert!(
+        matches!(unlisted[..], [Finding::Holding { table: "wallet", row_fen: Some(_), table_fen: None, .. }]),
+        "{unlisted:?}"
+    );
     let unclaimed = after_tampering(&claims, |_| None).await;
     assert!(unclaimed.iter().all(|f| matches!(f, Finding::Holding { table: "claims", .. })), "{unclaimed:?}");
     assert_eq!(unclaimed.len(), 2);
     let richer = after_tampering(&fund, more).await;
-    assert!(richer.iter().any(|f| matches!(f, Finding::Batch { rule: "the deposit is the budget", .. })), "{richer:?}");
+    assert!(
+        richer.iter().any(|f| matches!(f, Finding::Batch { rule: "the deposit is the budget", .. })),
+        "{richer:?}"
+    );
     for kind in AccountKind::ALL.into_iter().filter(|kind| *kind != AccountKind::Refunded) {
         let key = keyspace::account(Account { tag, batch: opening.packet.batch, kind });
-        let moved = after_tampering(&key, |value| Some((keyspace::parse_balance(value).expect("fen") + 1).to_be_bytes().to_vec())).await;
+        let moved = after_tampering(&key, |value| {
+            Some((keyspace::parse_balance(value).expect("fen") + 1).to_be_bytes().to_vec())
+        })
+        .await;
         assert!(moved.iter().any(|f| matches!(f, Finding::Batch { expected_fen, found_fen, .. } if *found_fen == expected_fen + 1)), "{moved:?}");
     }
 }
@@ -216,7 +243,11 @@ async fn a_damaged_ticket_file_is_found_and_nothing_is_judged_by_it() {
     *bytes.last_mut().expect("not empty") ^= 1;
     std::fs::write(&path, bytes).expect("written");
     let report = scene.report().await;
-    assert!(report.findings.iter().any(|finding| matches!(finding, Finding::File { file: 1, .. })), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|finding| matches!(finding, Finding::File { file: 1, .. })),
+        "{:?}",
+        report.findings
+    );
     let pending = report.totals.pending;
     let error = credit_pending(&scene.sources(Injector::default())).await.expect_err("a damaged plan");
     assert!(matches!(error, CreditError::File { file: 1, .. }), "{error}");
@@ -270,16 +301,23 @@ struct Run {
 
 fn any_run() -> impl Strategy<Value = Run> {
     let fault = prop::sample::select(Fault::ALL.to_vec());
-    let lives = |calls: u64| prop::collection::vec(prop::collection::vec((0..calls, fault.clone()), 0..3), 0..4);
+    let lives =
+        |calls: u64| prop::collection::vec(prop::collection::vec((0..calls, fault.clone()), 0..3), 0..4);
     let opens = prop::collection::vec((1u64..9, 0usize..32), 0..40);
-    (opens, lives(12), lives(24), lives(60)).prop_map(|(opens, lives, credits, refunds)| Run { opens, lives, credits, refunds })
+    (opens, lives(12), lives(24), lives(60)).prop_map(|(opens, lives, credits, refunds)| Run {
+        opens,
+        lives,
+        credits,
+        refunds,
+    })
 }
 
 /// Everything crashes as told, then everything is finished by healthy processes.
 async fn check(run: &Run) {
     let scene = Scene::new().await;
     let budget = scene.test.manifest.amount_fen.get();
-    let openings: Vec<_> = run.opens.iter().map(|(user, packet)| scene.test.opening(*user, *packet)).collect();
+    let openings: Vec<_> =
+        run.opens.iter().map(|(user, packet)| scene.test.opening(*user, *packet)).collect();
     for opening in &openings {
         scene.queue.force(Bytes::copy_from_slice(&opening.encode()));
     }

@@ -54,7 +54,8 @@ async fn the_guards_refuse_and_change_nothing() {
     refused(&scene, EventState::Closed, "pending").await;
     let mut other = scene.test.event(EventState::Closed);
     other.build = BuildId([1; 16]);
-    let error = refund(&scene.kv, &scene.queue, &scene.test.manifest, &other).await.expect_err("another build");
+    let error =
+        refund(&scene.kv, &scene.queue, &scene.test.manifest, &other).await.expect_err("another build");
     assert!(error.to_string().contains("manifest"), "{error}");
 }
 
@@ -62,7 +63,8 @@ async fn the_guards_refuse_and_change_nothing() {
 async fn an_opening_in_a_settlers_hands_holds_the_refund_up() {
     let scene = credited_scene().await;
     scene.enqueue(&[scene.test.opening(8, 20)]).await;
-    let leased = scene.queue.lease(1, std::time::Duration::ZERO, std::time::Duration::ZERO).await.expect("leased");
+    let leased =
+        scene.queue.lease(1, std::time::Duration::ZERO, std::time::Duration::ZERO).await.expect("leased");
     assert_eq!(leased.len(), 1);
     refused(&scene, EventState::Closed, "1 in flight").await;
 }
@@ -124,7 +126,8 @@ async fn funding_and_preloading_again_change_nothing() {
     let funded = crate::fund::fund(&scene.kv, &scene.test.manifest).await.expect("funded");
     assert_eq!((funded.fen, funded.batches, funded.new), (scene.test.manifest.amount_fen, 2, 0));
     let dir = scene.test.dir.path();
-    let preloaded = crate::instant::preload(&scene.kv, &world::disk::RealDisk, dir, &scene.test.manifest).await;
+    let preloaded =
+        crate::instant::preload(&scene.kv, &world::disk::RealDisk, dir, &scene.test.manifest).await;
     assert_eq!(preloaded.expect("preloaded"), scene.test.instant().len() as u64);
     assert_eq!(scene.kv.all(b""), everything);
 }
@@ -136,10 +139,14 @@ async fn funding_interrupted_anywhere_is_funding_once() {
         let kv = crate::testing::kv::MemKv::default();
         let _ = crate::fund::fund(&kv.through(Injector::with([(0, fault)])), &scene.test.manifest).await;
         crate::fund::fund(&kv, &scene.test.manifest).await.expect("funded");
-        let escrow: i64 = kv.all(keyspace::ACCOUNT).iter().filter_map(|(key, value)| {
-            let account = keyspace::parse_account(key)?;
-            (account.kind == AccountKind::Escrow).then(|| keyspace::parse_balance(value))?
-        }).sum();
+        let escrow: i64 = kv
+            .all(keyspace::ACCOUNT)
+            .iter()
+            .filter_map(|(key, value)| {
+                let account = keyspace::parse_account(key)?;
+                (account.kind == AccountKind::Escrow).then(|| keyspace::parse_balance(value))?
+            })
+            .sum();
         assert_eq!(escrow as u64, scene.test.manifest.amount_fen.get(), "{fault:?}");
     }
 }
@@ -170,7 +177,10 @@ async fn a_trace_tells_what_became_of_a_packet() {
     scene.drain().await;
     let told = trace(&scene.kv, second.packet).await.expect("told");
     assert_eq!(told.row.as_ref().map(|row| (row.user.0, row.state)), Some((1, RowState::Credited)));
-    assert_eq!((told.instant, told.wallet, told.claimed), (Some(second.amount), Some(second.amount), Some(true)));
+    assert_eq!(
+        (told.instant, told.wallet, told.claimed),
+        (Some(second.amount), Some(second.amount), Some(true))
+    );
     assert_eq!(told.rejections.len(), 1);
     assert_eq!((told.rejections[0].user.0, told.rejections[0].reason), (9, "duplicate"));
     assert!(told.funded_batch && !told.refunded_batch);

@@ -52,7 +52,9 @@ impl Counters {
             ("again", read(&self.again)),
             ("unread", read(&self.unread)),
         ];
-        counts.extend(Reason::ALL.iter().zip(&self.rejected).map(|(reason, counter)| (reason.code(), read(counter))));
+        counts.extend(
+            Reason::ALL.iter().zip(&self.rejected).map(|(reason, counter)| (reason.code(), read(counter))),
+        );
         counts
     }
 }

@@ -65,7 +65,13 @@ pub enum Step {
 
 /// The next step for `opening`.
 #[must_use]
-pub fn decide(opening: &Opening, checked: Result<(), Fault>, seen: &Seen, doc: &ClaimDoc, rules: &Rules) -> Step {
+pub fn decide(
+    opening: &Opening,
+    checked: Result<(), Fault>,
+    seen: &Seen,
+    doc: &ClaimDoc,
+    rules: &Rules,
+) -> Step {
     let reject = |reason| Step::Reject(Rejection { reason, opening: opening.clone() });
     let claimed = doc.contains(opening.packet);
     match checked {
@@ -98,7 +104,13 @@ pub fn decide(opening: &Opening, checked: Result<(), Fault>, seen: &Seen, doc: &
     Step::Insert(Row::of(opening, state))
 }
 
-fn refusal(opening: &Opening, checked: Result<(), Fault>, seen: &Seen, doc: &ClaimDoc, limits: &Limits) -> Option<Reason> {
+fn refusal(
+    opening: &Opening,
+    checked: Result<(), Fault>,
+    seen: &Seen,
+    doc: &ClaimDoc,
+    limits: &Limits,
+) -> Option<Reason> {
     match checked {
         Err(Fault::KeyRevoked) => return Some(Reason::KeyRevoked),
         Err(Fault::KeyUnlisted) => return Some(Reason::KeyUnlisted),

@@ -141,7 +141,10 @@ impl Round<'_> {
             };
             if work.finished {
                 self.counters.unread();
-                tracing::error!(bytes = work.body.len(), "a message of the queue is no opening; kept as evidence");
+                tracing::error!(
+                    bytes = work.body.len(),
+                    "a message of the queue is no opening; kept as evidence"
+                );
             }
         }
     }
@@ -188,14 +191,17 @@ impl Round<'_> {
     async fn write_users(&self, batch: &Batch, open: &[usize], view: &mut View) {
         for place in open {
             let (opening, checked) = batch.opening(*place);
-            let (Some(seen), Some(user)) = (view.seen.get(&opening.packet), view.users.get_mut(&opening.user)) else {
+            let (Some(seen), Some(user)) =
+                (view.seen.get(&opening.packet), view.users.get_mut(&opening.user))
+            else {
                 continue;
             };
             let wallet = keyspace::wallet(opening.user, opening.packet).key;
             match decide(opening, checked, seen, &user.doc, self.rules) {
                 Step::Reserve => {
                     user.doc.add(opening.packet);
-                    user.wallet.push(DataOp::Put { key: wallet, value: keyspace::fen_value(opening.amount.get()) });
+                    user.wallet
+                        .push(DataOp::Put { key: wallet, value: keyspace::fen_value(opening.amount.get()) });
                 }
                 Step::Release => {
                     user.doc.remove(opening.packet);
@@ -209,7 +215,8 @@ impl Round<'_> {
         if changed.is_empty() {
             return;
         }
-        let units: Vec<Unit> = changed.iter().map(|user| user_unit(self.build, *user, &view.users[user])).collect();
+        let units: Vec<Unit> =
+            changed.iter().map(|user| user_unit(self.build, *user, &view.users[user])).collect();
         let outcomes = self.kv.write(units).await;
         assert!(outcomes.len() == changed.len(), "the KV answers every unit");
         for (user, outcome) in changed.into_iter().zip(outcomes) {
@@ -223,7 +230,8 @@ impl Round<'_> {
         let mut steps = Vec::new();
         for place in open {
             let (opening, checked) = batch.opening(*place);
-            let (Some(seen), Some(user)) = (view.seen.get(&opening.packet), view.users.get(&opening.user)) else {
+            let (Some(seen), Some(user)) = (view.seen.get(&opening.packet), view.users.get(&opening.user))
+            else {
                 continue;
             };
             if !user.durable {
@@ -275,7 +283,12 @@ impl Round<'_> {
     }
 }
 
-fn seen(packet: PacketId, row: Option<&[u8]>, instant: Option<&[u8]>, closing: bool) -> Result<Seen, StoredError> {
+fn seen(
+    packet: PacketId,
+    row: Option<&[u8]>,
+    instant: Option<&[u8]>,
+    closing: bool,
+) -> Result<Seen, StoredError> {
     let row = row.map(|bytes| Row::decode(packet, bytes)).transpose()?;
     let no_amount = || StoredError::new("instant amount", packet, "wrong length");
     let instant = instant.map(|bytes| keyspace::parse_fen(bytes).ok_or_else(no_amount)).transpose()?;
@@ -285,7 +298,8 @@ fn seen(packet: PacketId, row: Option<&[u8]>, instant: Option<&[u8]>, closing: b
 fn user_unit(build: BuildId, user: UserId, state: &UserState) -> Unit {
     assert!(!state.wallet.is_empty(), "the unit of user {user} changes something");
     let DataKey { partition, key } = keyspace::claims(build.tag(), user);
-    let mut ops = vec![DataOp::CompareAndSet { key, expected: state.found.clone(), value: state.doc.encode() }];
+    let mut ops =
+        vec![DataOp::CompareAndSet { key, expected: state.found.clone(), value: state.doc.encode() }];
     ops.extend(state.wallet.iter().cloned());
     Unit { partition, ops }
 }
@@ -301,11 +315,13 @@ fn packet_unit(step: &Step) -> Option<Unit> {
                 RowState::Credited => Transfer::instant(row.packet, row.amount),
                 RowState::Rejected(_) => return Some(Unit { partition, ops }),
             };
-            let transfer = transfer.expect("check() lets through only records, whose amounts are u24 and not 0");
+            let transfer =
+                transfer.expect("check() lets through only records, whose amounts are u24 and not 0");
             Some(ledger::unit(partition, ops, &transfer))
         }
         Step::Reject(rejection) => {
-            let DataKey { partition, key } = keyspace::rejected(rejection.opening.packet, rejection.opening.user);
+            let DataKey { partition, key } =
+                keyspace::rejected(rejection.opening.packet, rejection.opening.user);
             Some(Unit { partition, ops: vec![DataOp::InsertIfAbsent { key, value: rejection.encode() }] })
         }
         Step::Done | Step::Reserve | Step::Release => None,

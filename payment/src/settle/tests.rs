@@ -31,7 +31,10 @@ impl Setting {
         let setting = Setting { test: TestBuild::new(8), kv: MemKv::default(), queue: MemQueue::default() };
         for (packet, amount) in setting.test.instant() {
             let kvsvr::api::DataKey { partition, key } = keyspace::instant(packet);
-            setting.put(Unit { partition, ops: vec![kvsvr::api::DataOp::Put { key, value: keyspace::fen_value(amount.get()) }] });
+            setting.put(Unit {
+                partition,
+                ops: vec![kvsvr::api::DataOp::Put { key, value: keyspace::fen_value(amount.get()) }],
+            });
         }
         setting
     }
@@ -209,7 +212,8 @@ async fn after_the_closing_mark_nothing_earns_a_row_that_costs() {
     setting.enqueue(&[early]).await;
     setting.drain().await;
     let kvsvr::api::DataKey { partition, key } = keyspace::closing(setting.test.build.tag());
-    setting.put(Unit { partition, ops: vec![kvsvr::api::DataOp::Put { key, value: keyspace::fen_value(1) }] });
+    setting
+        .put(Unit { partition, ops: vec![kvsvr::api::DataOp::Put { key, value: keyspace::fen_value(1) }] });
     let late = setting.test.opening(2, 2);
     setting.enqueue(&[late]).await;
     setting.queue.force(Bytes::copy_from_slice(&early.encode()));
@@ -221,7 +225,9 @@ async fn after_the_closing_mark_nothing_earns_a_row_that_costs() {
 
 /// Six openings: credited, pending, over the limit, of another user.
 fn mixed(test: &TestBuild) -> Vec<Opening> {
-    [(1, 0), (1, 1), (1, 2), (2, 5), (2, 6), (3, 10)].map(|(user, packet)| test.opening(user, packet)).to_vec()
+    [(1, 0), (1, 1), (1, 2), (2, 5), (2, 6), (3, 10)]
+        .map(|(user, packet)| test.opening(user, packet))
+        .to_vec()
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,7 +312,8 @@ fn any_run() -> impl Strategy<Value = Run> {
 /// Two settlers at a time live and die as told; then healthy ones finish.
 async fn check(run: &Run) {
     let setting = Setting::new();
-    let openings: Vec<Opening> = run.opens.iter().map(|(user, packet)| setting.test.opening(*user, *packet)).collect();
+    let openings: Vec<Opening> =
+        run.opens.iter().map(|(user, packet)| setting.test.opening(*user, *packet)).collect();
     for opening in &openings {
         // Past the deduplication, as if the queue's promise did not hold.
         setting.queue.force(Bytes::copy_from_slice(&opening.encode()));
@@ -320,8 +327,10 @@ async fn check(run: &Run) {
         let mut list = KeyList::all(KEY_COUNT);
         list.blacklist.extend(run.revoked.filter(|_| number == 1).map(ticket::id::KeyId));
         let keys = setting.test.keyring(list);
-        let settlers: Vec<Settler> =
-            pair.iter().map(|life| setting.settler_with(Injector::with(life.clone()), keys.clone())).collect();
+        let settlers: Vec<Settler> = pair
+            .iter()
+            .map(|life| setting.settler_with(Injector::with(life.clone()), keys.clone()))
+            .collect();
         futures_util::future::join_all(settlers.iter().map(Settler::settle_once)).await;
         setting.queue.expire();
     }
@@ -341,7 +350,10 @@ async fn check(run: &Run) {
 }
 
 fn place(test: &TestBuild, file: FileNo, index: u32) -> usize {
-    test.packets.iter().position(|planned| planned.file == file && planned.index == index).expect("in the plan")
+    test.packets
+        .iter()
+        .position(|planned| planned.file == file && planned.index == index)
+        .expect("in the plan")
 }
 
 proptest! {

@@ -36,7 +36,12 @@ pub fn audit(test: &TestBuild, kv: &MemKv, acknowledged: &[Opening]) -> Stored {
     for opening in acknowledged {
         let own = rows.get(&opening.packet).is_some_and(|row| row.user == opening.user);
         let turned_down = rejections.contains_key(&(opening.packet, opening.user));
-        assert!(own ^ turned_down, "{} of {} has a row: {own}, a rejection: {turned_down}", opening.packet, opening.user);
+        assert!(
+            own ^ turned_down,
+            "{} of {} has a row: {own}, a rejection: {turned_down}",
+            opening.packet,
+            opening.user
+        );
     }
     check_plan(test, &rows);
     check_ledger(kv, &rows);
@@ -46,9 +51,15 @@ pub fn audit(test: &TestBuild, kv: &MemKv, acknowledged: &[Opening]) -> Stored {
 
 /// I6: what is credited is in the plan, with this amount. (Pending rows are reconcile's to judge.)
 fn check_plan(test: &TestBuild, rows: &BTreeMap<PacketId, Row>) {
-    let plan: BTreeMap<PacketId, u64> = test.packets.iter().map(|planned| (planned.packet, planned.amount.get())).collect();
+    let plan: BTreeMap<PacketId, u64> =
+        test.packets.iter().map(|planned| (planned.packet, planned.amount.get())).collect();
     for row in rows.values().filter(|row| row.state == RowState::Credited) {
-        assert_eq!(plan.get(&row.packet), Some(&row.amount.get()), "credit of {} is not in the plan", row.packet);
+        assert_eq!(
+            plan.get(&row.packet),
+            Some(&row.amount.get()),
+            "credit of {} is not in the plan",
+            row.packet
+        );
     }
 }
 
@@ -108,7 +119,10 @@ fn check_users(test: &TestBuild, kv: &MemKv, rows: &BTreeMap<PacketId, Row>) {
     for (key, value) in kv.all(keyspace::CLAIMS) {
         let user = keyspace::parse_claims(&key).expect("a user");
         let doc = ClaimDoc::decode(user, &value).expect("a document");
-        assert!(doc.packets().len() <= test.manifest.claims_per_user_max as usize, "user {user} is over the limit");
+        assert!(
+            doc.packets().len() <= test.manifest.claims_per_user_max as usize,
+            "user {user} is over the limit"
+        );
         claimed.extend(doc.packets().iter().map(|packet| (user, *packet)));
     }
     let accepted: BTreeSet<_> = accepted.into_iter().map(|(user, packet, _)| (user, packet)).collect();

@@ -11,8 +11,8 @@ use ticket::file::{TicketFileHeader, write_file};
 use ticket::id::{BatchId, BuildId, EventTag, FileNo, KeyId, PacketId, SlotNo, UserId};
 use ticket::keys::{BuildSecret, KeyList, SealMaster};
 use ticket::manifest::{
-    BatchEntry, FileBatch, FileEntry, InstantEntry, KeyEntry, MANIFEST_FORMAT, Manifest, ManifestFile, SlotEntry,
-    publish_signed,
+    BatchEntry, FileBatch, FileEntry, InstantEntry, KeyEntry, MANIFEST_FORMAT, Manifest, ManifestFile,
+    SlotEntry, publish_signed,
 };
 use ticket::mint::MintKeyring;
 use ticket::money::{self, Fen};
@@ -181,12 +181,14 @@ fn publish_files(dir: &Path, build: BuildId, packets: &[Planned], per_file: u32)
             size_bytes: 0,
             digest: Digest::of(b""),
         };
-        let header = TicketFileHeader { event: EventTag::of(EVENT), build, slot, home: node(), no, count: per_file };
+        let header =
+            TicketFileHeader { event: EventTag::of(EVENT), build, slot, home: node(), no, count: per_file };
         let records = part.iter().map(|planned| planned.record);
         let written = write_file(&entry.path_in(dir), &header, records).expect("written");
         (entry.size_bytes, entry.digest) = (written.size_bytes, written.digest);
         let batches = totals(part, |planned| planned.packet.batch).into_iter();
-        let batches = batches.map(|(batch, (count, amount_fen))| FileBatch { batch, count: count as u32, amount_fen });
+        let batches =
+            batches.map(|(batch, (count, amount_fen))| FileBatch { batch, count: count as u32, amount_fen });
         files.push(ManifestFile { entry, batches: batches.collect() });
     }
     files
@@ -220,7 +222,12 @@ fn publish_instant(dir: &Path, build: BuildId, packets: &[Planned]) -> InstantEn
     InstantEntry { min_fen: Fen::new(INSTANT_MIN), count, amount_fen, size_bytes, digest }
 }
 
-fn manifest(build: BuildId, files: Vec<ManifestFile>, packets: &[Planned], instant: InstantEntry) -> Manifest {
+fn manifest(
+    build: BuildId,
+    files: Vec<ManifestFile>,
+    packets: &[Planned],
+    instant: InstantEntry,
+) -> Manifest {
     let batch = |(batch, (count, amount_fen)): (BatchId, (u64, Fen))| BatchEntry {
         batch,
         sponsor: format!("sponsor {batch}"),

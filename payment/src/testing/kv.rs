@@ -33,7 +33,10 @@ impl MemKv {
     pub fn all(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
         let groups = self.groups.lock();
         let pairs = groups.iter().flat_map(|group| group.iter());
-        pairs.filter(|(key, _)| key.starts_with(prefix)).map(|(key, value)| (key.clone(), value.clone())).collect()
+        pairs
+            .filter(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// Changes what is stored, as a fault of the store would. Answers whether the key was there.
@@ -78,7 +81,8 @@ fn apply(group: &mut Group, operation: &DataOp) -> Result<(), Option<Bytes>> {
         },
         DataOp::Add { key, delta } => {
             let found = group.get(key).cloned();
-            let before = found.as_ref().map_or(Some(0), |bytes| Some(i64::from_be_bytes(bytes[..].try_into().ok()?)));
+            let before =
+                found.as_ref().map_or(Some(0), |bytes| Some(i64::from_be_bytes(bytes[..].try_into().ok()?)));
             let sum = before.and_then(|before| before.checked_add(*delta)).ok_or(found)?;
             group.insert(key.clone(), Bytes::copy_from_slice(&sum.to_be_bytes()))
         }
@@ -130,14 +134,21 @@ impl Kv for MemKv {
         GROUPS
     }
 
-    async fn scan(&self, group: u32, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, Bytes)>, KvError> {
+    async fn scan(
+        &self,
+        group: u32,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, KvError> {
         if !self.faults.next().heard {
             return Err(KvError::Unavailable("injected".to_owned()));
         }
         let groups = self.groups.lock();
         let from = after.map_or(prefix, |after| after.max(prefix));
         let pairs = groups[group as usize].range(Bytes::copy_from_slice(from)..);
-        let pairs = pairs.take_while(|(key, _)| key.starts_with(prefix)).filter(|(key, _)| after != Some(&key[..]));
+        let pairs =
+            pairs.take_while(|(key, _)| key.starts_with(prefix)).filter(|(key, _)| after != Some(&key[..]));
         Ok(pairs.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }

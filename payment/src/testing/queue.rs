@@ -60,7 +60,10 @@ impl MemQueue {
         let mut state = self.state.lock();
         let number = state.messages.len() as u64;
         let key = Bytes::copy_from_slice(&number.to_be_bytes());
-        state.messages.insert(number, Message { key: key.clone(), dedup_id: key, body: Some(body), lease: None, attempts: 0 });
+        state.messages.insert(
+            number,
+            Message { key: key.clone(), dedup_id: key, body: Some(body), lease: None, attempts: 0 },
+        );
         state.stats.accepted += 1;
     }
 
@@ -72,7 +75,11 @@ impl MemQueue {
 
 fn lost<T>(plainly_not: bool) -> Result<T, QueueError> {
     let (reason, retry_after) = ("injected".to_owned(), Duration::ZERO);
-    if plainly_not { Err(QueueError::Unavailable { reason, retry_after }) } else { Err(QueueError::Unknown(reason)) }
+    if plainly_not {
+        Err(QueueError::Unavailable { reason, retry_after })
+    } else {
+        Err(QueueError::Unknown(reason))
+    }
 }
 
 impl State {
@@ -93,8 +100,12 @@ impl State {
         let mut order: Vec<u64> = self.messages.keys().copied().collect();
         let stir = self.stir;
         order.sort_by_key(|number| (number.wrapping_mul(stir.wrapping_mul(0x9e37_79b9_7f4a_7c15)), *number));
-        let mut busy: BTreeSet<Bytes> =
-            self.messages.values().filter(|message| message.lease.is_some()).map(|message| message.key.clone()).collect();
+        let mut busy: BTreeSet<Bytes> = self
+            .messages
+            .values()
+            .filter(|message| message.lease.is_some())
+            .map(|message| message.key.clone())
+            .collect();
         let mut leased = Vec::new();
         for number in order {
             let message = self.messages.get_mut(&number).expect("a known number");
@@ -151,7 +162,12 @@ impl Queue for MemQueue {
         outcomes
     }
 
-    async fn lease(&self, most: usize, _lease: Duration, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+    async fn lease(
+        &self,
+        most: usize,
+        _lease: Duration,
+        wait: Duration,
+    ) -> Result<Vec<Delivery>, QueueError> {
         tokio::task::yield_now().await;
         let verdict = self.faults.next();
         let leased = if (verdict.does)(0) { self.state.lock().lease(most) } else { Vec::new() };
@@ -192,7 +208,8 @@ impl Queue for MemQueue {
         }
         let state = self.state.lock();
         let live = state.messages.values().filter(|message| message.body.is_some());
-        let (leased, ready): (Vec<&Message>, Vec<&Message>) = live.partition(|message| message.lease.is_some());
+        let (leased, ready): (Vec<&Message>, Vec<&Message>) =
+            live.partition(|message| message.lease.is_some());
         Ok(Stats { ready: ready.len() as u64, in_flight: leased.len() as u64, ..state.stats })
     }
 }

@@ -85,7 +85,8 @@ impl Scene {
     /// Funded, preloaded, and these (user, packet) opened and settled.
     pub async fn settled(opens: &[(u64, usize)]) -> (Scene, Vec<Opening>) {
         let scene = Scene::new().await;
-        let openings: Vec<Opening> = opens.iter().map(|(user, packet)| scene.test.opening(*user, *packet)).collect();
+        let openings: Vec<Opening> =
+            opens.iter().map(|(user, packet)| scene.test.opening(*user, *packet)).collect();
         scene.enqueue(&openings).await;
         scene.drain().await;
         (scene, openings)

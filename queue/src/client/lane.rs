@@ -142,12 +142,19 @@ impl Lane {
         // Not patient: past the high-water mark the caller must hear it.
         let deadline = Instant::now() + self.config.deadline;
         let terms = Terms { deadline, attempt: self.config.attempt, patient: false };
-        let call = self.routes.call(self.partition, terms, |mut rpc| async move { rpc.enqueue(request.clone()).await });
+        let call = self
+            .routes
+            .call(self.partition, terms, |mut rpc| async move { rpc.enqueue(request.clone()).await });
         match call.await {
             Ok(answer) if answer.reply.results.len() == count => {
                 answer.reply.results.into_iter().map(Into::into).collect()
             }
-            Ok(_) => vec![Err(QueueError::Unknown("the server answered another number of messages".to_owned())); count],
+            Ok(_) => {
+                vec![
+                    Err(QueueError::Unknown("the server answered another number of messages".to_owned()));
+                    count
+                ]
+            }
             Err(error) => vec![Err(error); count],
         }
     }
@@ -159,7 +166,8 @@ fn chunks(messages: Vec<NewMessage>) -> Vec<Vec<NewMessage>> {
     let mut bytes = 0;
     for message in messages {
         let cost = message_bytes(&message);
-        let fits = chunks.last().is_some_and(|chunk| chunk.len() < BATCH_LEN_MAX && bytes + cost <= BATCH_BYTES_MAX);
+        let fits =
+            chunks.last().is_some_and(|chunk| chunk.len() < BATCH_LEN_MAX && bytes + cost <= BATCH_BYTES_MAX);
         if fits {
             bytes += cost;
             chunks.last_mut().expect("there is one it fits into").push(message);
@@ -185,11 +193,15 @@ mod tests {
             body: Bytes::from(vec![0; len]),
             delay: Duration::ZERO,
         };
-        let many: Vec<NewMessage> = (0..5_000).map(|number| message(number, (number as usize * 37) % 3_000)).collect();
+        let many: Vec<NewMessage> =
+            (0..5_000).map(|number| message(number, (number as usize * 37) % 3_000)).collect();
         let cut = chunks(many.clone());
         assert!(cut.len() > 5);
         for chunk in &cut {
-            assert!(chunk.len() <= BATCH_LEN_MAX && chunk.iter().map(message_bytes).sum::<usize>() <= BATCH_BYTES_MAX);
+            assert!(
+                chunk.len() <= BATCH_LEN_MAX
+                    && chunk.iter().map(message_bytes).sum::<usize>() <= BATCH_BYTES_MAX
+            );
         }
         assert_eq!(cut.concat(), many);
         assert!(chunks(Vec::new()).is_empty());

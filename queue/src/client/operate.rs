@@ -19,7 +19,9 @@ impl QueueClient {
     pub(super) fn partition_of_receipt(&self, receipt: &[u8]) -> Result<u32, QueueError> {
         let read = Receipt::decode(receipt).map_err(|error| QueueError::Refused(error.to_string()))?;
         let known = read.partition < self.partitions();
-        known.then_some(read.partition).ok_or_else(|| QueueError::Refused("a receipt of another queue".to_owned()))
+        known
+            .then_some(read.partition)
+            .ok_or_else(|| QueueError::Refused("a receipt of another queue".to_owned()))
     }
 
     /// Holds a lease until `lease` from now.
@@ -29,7 +31,9 @@ impl QueueClient {
     pub async fn extend(&self, receipt: Bytes, lease: Duration) -> Result<(), QueueError> {
         let partition = self.partition_of_receipt(&receipt)?;
         let request = &pb::ExtendRequest { receipt, lease_ms: ms(lease) };
-        let call = self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.extend(request.clone()).await });
+        let call = self
+            .routes
+            .call(partition, self.terms(), |mut rpc| async move { rpc.extend(request.clone()).await });
         call.await.map(|_| ())
     }
 
@@ -39,7 +43,8 @@ impl QueueClient {
     /// [`QueueError`]; a read that was not served is unavailable, never unknown.
     pub async fn partition_stats(&self, partition: u32) -> Result<Stats, QueueError> {
         let request = pb::StatsRequest { partition };
-        let call = self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.stats(request).await });
+        let call =
+            self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.stats(request).await });
         call.await.map(|answer| answer.reply.into()).map_err(read_error)
     }
 
@@ -65,7 +70,8 @@ impl QueueClient {
         most: u32,
     ) -> Result<(Vec<Peeked>, Option<u64>), QueueError> {
         let request = pb::PeekRequest { partition, dead, from, most };
-        let call = self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.peek(request).await });
+        let call =
+            self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.peek(request).await });
         call.await.map(|answer| (answer.reply.messages, answer.reply.next)).map_err(read_error)
     }
 
@@ -106,7 +112,8 @@ impl QueueClient {
         most: u32,
     ) -> Result<(u32, Option<u64>), QueueError> {
         let request = pb::SpanRequest { partition, from, to, most };
-        let call = self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.redrive(request).await });
+        let call =
+            self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.redrive(request).await });
         call.await.map(|answer| (answer.reply.count, answer.reply.next))
     }
 
@@ -123,7 +130,8 @@ impl QueueClient {
         most: u32,
     ) -> Result<(u32, Option<u64>), QueueError> {
         let request = pb::SpanRequest { partition, from, to, most };
-        let call = self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.purge_dead(request).await });
+        let call =
+            self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.purge_dead(request).await });
         call.await.map(|answer| (answer.reply.count, answer.reply.next))
     }
 
@@ -134,7 +142,8 @@ impl QueueClient {
     pub async fn pause(&self, paused: bool) -> Result<(), QueueError> {
         for partition in 0..self.partitions() {
             let request = pb::PauseRequest { partition, paused };
-            let call = self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.pause(request).await });
+            let call =
+                self.routes.call(partition, self.terms(), |mut rpc| async move { rpc.pause(request).await });
             call.await?;
         }
         Ok(())

@@ -122,13 +122,16 @@ impl Routes {
                 return Err(tries.give_up());
             }
             let node = self.leaders[partition as usize].load(Ordering::Relaxed);
-            let attempt = tokio::time::timeout(terms.attempt.min(left), rpc(self.nodes[node].1.clone())).await;
+            let attempt =
+                tokio::time::timeout(terms.attempt.min(left), rpc(self.nodes[node].1.clone())).await;
             let error = match attempt {
                 Ok(Ok(reply)) => {
                     return Ok(Answer { reply: reply.into_inner(), repeated: tries.unknown.is_some() });
                 }
                 Ok(Err(status)) => error_of(&status),
-                Err(_) => QueueError::Unknown(format!("{} did not answer in time", self.nodes[node].0)).into(),
+                Err(_) => {
+                    QueueError::Unknown(format!("{} did not answer in time", self.nodes[node].0)).into()
+                }
             };
             tries.count += 1;
             if let Some(end) = self.judge(partition, node, error, terms, &mut tries) {

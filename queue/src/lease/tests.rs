@@ -214,7 +214,8 @@ impl World {
     }
 
     fn run(&mut self, table: &mut LeaseTable, step: &Step) {
-        let some = |pick: usize, world: &World| (!world.receipts.is_empty()).then(|| pick % world.receipts.len());
+        let some =
+            |pick: usize, world: &World| (!world.receipts.is_empty()).then(|| pick % world.receipts.len());
         match *step {
             Step::Insert { key, delay_ms } => {
                 self.next_seq += 1;

@@ -56,9 +56,15 @@ struct Model {
 impl Model {
     fn run(&mut self, at: At, command: &Command) -> Reply {
         match command {
-            Command::Enqueue(offers) => Reply::Enqueued(offers.iter().map(|offer| self.enqueue(at, offer)).collect()),
-            Command::Ack(settles) => Reply::Settled(settles.iter().map(|settle| self.ack(at, settle)).collect()),
-            Command::Return(returns) => Reply::Settled(returns.iter().map(|back| self.give_back(at, back)).collect()),
+            Command::Enqueue(offers) => {
+                Reply::Enqueued(offers.iter().map(|offer| self.enqueue(at, offer)).collect())
+            }
+            Command::Ack(settles) => {
+                Reply::Settled(settles.iter().map(|settle| self.ack(at, settle)).collect())
+            }
+            Command::Return(returns) => {
+                Reply::Settled(returns.iter().map(|back| self.give_back(at, back)).collect())
+            }
             Command::Redrive(span) => self.move_dead(*span, &Place::Live { due_ms: at.now.0, attempts: 0 }),
             Command::PurgeDead(span) => self.move_dead(*span, &Place::Purged { at_ms: at.now.0 }),
             Command::Forget(forget) => self.forget(forget),
@@ -70,7 +76,8 @@ impl Model {
     }
 
     fn enqueue(&mut self, at: At, offer: &Offer) -> Accepted {
-        let known = self.messages.iter().any(|(_, id, place)| id == &offer.dedup_id && *place != Place::Forgotten);
+        let known =
+            self.messages.iter().any(|(_, id, place)| id == &offer.dedup_id && *place != Place::Forgotten);
         if known {
             self.duplicates += 1;
             return Accepted::Duplicate;
@@ -103,7 +110,9 @@ impl Model {
             Some(Place::Live { .. }) if back.settle.lease.token != token_of(at) => Settled::Fenced,
             Some(place @ Place::Live { .. }) => {
                 *place = match back.fate {
-                    Fate::Again { delay_ms } => Place::Live { due_ms: at.now.0 + delay_ms, attempts: back.attempts },
+                    Fate::Again { delay_ms } => {
+                        Place::Live { due_ms: at.now.0 + delay_ms, attempts: back.attempts }
+                    }
                     Fate::Bury => Place::Dead,
                 };
                 Settled::Done
@@ -180,9 +189,10 @@ fn check_equal(model: &Model, machine: &QueueMachine, view: &MemoryView) {
     assert_eq!(counts[..4], [accepted, model.duplicates, live, dead]);
     assert_eq!(tally.purged + tally.acked, accepted - live - dead);
     assert_eq!(tally.paused, model.paused);
-    let heads = machine.backlog().heads().map(|(due_ms, seq)| {
-        (due_ms, seq, machine.backlog().get(seq).expect("a head is live").attempts)
-    });
+    let heads = machine
+        .backlog()
+        .heads()
+        .map(|(due_ms, seq)| (due_ms, seq, machine.backlog().get(seq).expect("a head is live").attempts));
     assert_eq!(heads.collect::<Vec<_>>(), model.heads());
     for (seq, (_, id, place)) in (1u64..).zip(&model.messages) {
         let known = QueueMachine::known(view, id).expect("index");
@@ -220,7 +230,8 @@ fn spans() -> impl Strategy<Value = Span> {
 }
 
 fn commands() -> impl Strategy<Value = Command> {
-    let offers = prop::collection::vec((0u8..4, 0u8..12, 0u64..30).prop_map(|(k, d, ms)| offer(k, d, ms)), 1..4);
+    let offers =
+        prop::collection::vec((0u8..4, 0u8..12, 0u64..30).prop_map(|(k, d, ms)| offer(k, d, ms)), 1..4);
     let forget = (0u8..12, 1u32..5, 0u64..900).prop_map(|(from, most, done_before_ms)| {
         Command::Forget(Forget { from: id(from), most, done_before_ms })
     });
@@ -323,7 +334,12 @@ fn the_key_space_after_a_life_is_frozen() {
     view.apply(&mut machine, at(1, 1), &both.encode()).expect("apply");
     let ack = Command::Ack(vec![settle(1, id(1), lease(1, 1))]);
     view.apply(&mut machine, at(2, 1), &ack.encode()).expect("apply");
-    let bury = Return { settle: settle(2, id(2), lease(1, 2)), attempts: 3, fate: Fate::Bury, reason: "no".to_owned() };
+    let bury = Return {
+        settle: settle(2, id(2), lease(1, 2)),
+        attempts: 3,
+        fate: Fate::Bury,
+        reason: "no".to_owned(),
+    };
     view.apply(&mut machine, at(3, 1), &Command::Return(vec![bury]).encode()).expect("apply");
     let mut text = String::new();
     for (key, value) in &view.0 {

@@ -45,7 +45,12 @@ impl Partition {
     ///
     /// # Errors
     /// [`PartitionError`].
-    pub async fn peek(&self, which: Which, from: u64, most: u32) -> Result<Page<Vec<Peeked>, u64>, PartitionError> {
+    pub async fn peek(
+        &self,
+        which: Which,
+        from: u64,
+        most: u32,
+    ) -> Result<Page<Vec<Peeked>, u64>, PartitionError> {
         let most = bounded(most);
         self.tenure().await?;
         self.barrier().await?;

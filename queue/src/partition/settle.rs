@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    Command, Finish, Granted, Known, Partition, PartitionError, QueueError, QueueMachine, Receipt, Reply, Settle,
-    Settled, Token, check_batch, unexpected,
+    Command, Finish, Granted, Known, Partition, PartitionError, QueueError, QueueMachine, Receipt, Reply,
+    Settle, Settled, Token, check_batch, unexpected,
 };
 use crate::command::{Fate, Return};
 use crate::lease::LeaseError;
@@ -43,7 +43,8 @@ impl Partition {
         check_batch(receipts.len(), 0)?;
         let token = self.tenure().await?;
         let begun = self.begin(token, receipts)?;
-        let held = || receipts.iter().zip(&begun).filter(|(_, begun)| begun.is_ok()).map(|(receipt, _)| receipt);
+        let held =
+            || receipts.iter().zip(&begun).filter(|(_, begun)| begun.is_ok()).map(|(receipt, _)| receipt);
         let settles: Vec<Settle> = held().map(settle_of).collect();
         let pins = held().map(|receipt| (receipt.seq, receipt.lease)).collect();
         let mut settled = self.settle(token, pins, settles.len(), &Command::Ack(settles)).await?.into_iter();
@@ -65,7 +66,10 @@ impl Partition {
     pub async fn nack(&self, receipt: &Receipt, delay: Duration, reason: &str) -> Result<(), PartitionError> {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         if delay_ms > DELAY_MS_MAX {
-            return Err(QueueError::Refused(format!("a delay of {delay_ms} ms is longer than {DELAY_MS_MAX}")).into());
+            return Err(QueueError::Refused(format!(
+                "a delay of {delay_ms} ms is longer than {DELAY_MS_MAX}"
+            ))
+            .into());
         }
         let token = self.tenure().await?;
         let begun = self.begin(token, std::slice::from_ref(receipt))?;
@@ -75,7 +79,8 @@ impl Partition {
         })?;
         let worn_out = attempts >= self.config.attempts_max;
         let fate = if worn_out { Fate::Bury } else { Fate::Again { delay_ms } };
-        let back = Return { settle: settle_of(receipt), attempts, fate, reason: cut_reason(reason).to_owned() };
+        let back =
+            Return { settle: settle_of(receipt), attempts, fate, reason: cut_reason(reason).to_owned() };
         let pins = vec![(receipt.seq, receipt.lease)];
         match self.settle(token, pins, 1, &Command::Return(vec![back])).await?[0] {
             Settled::Done => Ok(()),
@@ -91,7 +96,8 @@ impl Partition {
         let duration = duration.min(self.config.lease_max);
         let token = self.tenure().await?;
         let uptime = self.clock.uptime();
-        let extended = self.with_leases(token, |leases| leases.extend(receipt.seq, receipt.lease, duration, uptime))?;
+        let extended =
+            self.with_leases(token, |leases| leases.extend(receipt.seq, receipt.lease, duration, uptime))?;
         extended.map_err(|error| match error {
             LeaseError::NotHeld => not_held().into(),
             LeaseError::Busy => self.unavailable(&error.to_string()).into(),
@@ -104,7 +110,8 @@ impl Partition {
         let returns: Vec<Return> = self.look(|machine, _| {
             let bury = |granted: &Granted| {
                 let dedup_id = machine.backlog().get(granted.seq).map(|header| header.dedup_id.clone());
-                let settle = Settle { seq: granted.seq, lease: granted.lease, dedup_id: dedup_id.unwrap_or_default() };
+                let settle =
+                    Settle { seq: granted.seq, lease: granted.lease, dedup_id: dedup_id.unwrap_or_default() };
                 let reason = format!("delivered {} times and never answered", granted.attempts);
                 Return { settle, attempts: granted.attempts, fate: Fate::Bury, reason }
             };
@@ -113,7 +120,11 @@ impl Partition {
         self.settle(token, pins, returns.len(), &Command::Return(returns)).await.map(|_| ())
     }
 
-    fn begin(&self, token: Token, receipts: &[Receipt]) -> Result<Vec<Result<u32, LeaseError>>, PartitionError> {
+    fn begin(
+        &self,
+        token: Token,
+        receipts: &[Receipt],
+    ) -> Result<Vec<Result<u32, LeaseError>>, PartitionError> {
         if receipts.iter().any(|receipt| receipt.partition != self.number) {
             return Err(QueueError::Refused("a receipt of another partition".to_owned()).into());
         }

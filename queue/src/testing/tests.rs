@@ -18,7 +18,12 @@ fn quick() -> PartitionConfig {
 
 fn message(key: &str, id: &str) -> NewMessage {
     let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    NewMessage { key: text(key), dedup_id: text(id), body: text(&format!("body of {id}")), delay: Duration::ZERO }
+    NewMessage {
+        key: text(key),
+        dedup_id: text(id),
+        body: text(&format!("body of {id}")),
+        delay: Duration::ZERO,
+    }
 }
 
 async fn send(queue: &LocalQueue, key: &str, id: &str) {
@@ -105,7 +110,10 @@ async fn an_enqueue_whose_answer_was_lost_can_be_repeated() {
     let (queue, _) = queue(quick());
     queue.lose_replies(1);
     assert!(matches!(queue.enqueue(vec![message("k", "one")]).await[0], Err(QueueError::Unknown(_))));
-    assert!(matches!(queue.enqueue(vec![message("k", "one")]).await[0], Ok(Enqueued::Duplicate { body: Some(_) })));
+    assert!(matches!(
+        queue.enqueue(vec![message("k", "one")]).await[0],
+        Ok(Enqueued::Duplicate { body: Some(_) })
+    ));
     queue.lose_replies(0);
     queue.fail_proposals(1);
     assert!(matches!(queue.enqueue(vec![message("k", "two")]).await[0], Err(QueueError::Unavailable { .. })));
@@ -121,7 +129,14 @@ async fn a_nack_delays_its_message_and_holds_back_its_key_only() {
     }
     let found = take(&queue, 10).await;
     for delivery in found {
-        queue.nack(delivery.receipt, Duration::from_secs(if &delivery.key[..] == b"a" { 5 } else { 0 }), "busy").await.expect("nack");
+        queue
+            .nack(
+                delivery.receipt,
+                Duration::from_secs(if &delivery.key[..] == b"a" { 5 } else { 0 }),
+                "busy",
+            )
+            .await
+            .expect("nack");
     }
     assert_eq!(ids(&take(&queue, 10).await), ["b1"]);
     assert_eq!(queue.stats().await.expect("stats").delayed, 1);
