@@ -301,8 +301,11 @@ fn fits(offer: &Offer) -> bool {
         && offer.delay_ms <= DELAY_MS_MAX
 }
 
+/// Dead letters, and where to go on if there may be more.
+type DeadPage = (Vec<(u64, Dead)>, Option<u64>);
+
 /// Up to `most` dead letters of the span, and where to go on if there may be more.
-fn dead_page(view: &dyn View, span: Span) -> Result<(Vec<(u64, Dead)>, Option<u64>), EngineError> {
+fn dead_page(view: &dyn View, span: Span) -> Result<DeadPage, EngineError> {
     let letters = QueueMachine::dead(view, span)?;
     let full = u32::try_from(letters.len()).is_ok_and(|count| count == span.most);
     let next = letters.last().filter(|_| full).map(|(seq, _)| seq + 1);

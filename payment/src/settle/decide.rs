@@ -72,7 +72,7 @@ pub fn decide(
     doc: &ClaimDoc,
     rules: &Rules,
 ) -> Step {
-    let reject = |reason| Step::Reject(Rejection { reason, opening: opening.clone() });
+    let reject = |reason| Step::Reject(Rejection { reason, opening: *opening });
     let claimed = doc.contains(opening.packet);
     match checked {
         // Its packet may be another's, rightly claimed: touch nothing.

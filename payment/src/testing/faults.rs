@@ -71,8 +71,9 @@ impl Injector {
         let mut state = self.0.lock();
         let number = state.calls;
         state.calls += 1;
-        let (all, none, half): (fn(usize) -> bool, fn(usize) -> bool, fn(usize) -> bool) =
-            (|_| true, |_| false, |place| place % 2 == 0);
+        let all: fn(usize) -> bool = |_| true;
+        let none: fn(usize) -> bool = |_| false;
+        let half: fn(usize) -> bool = |place| place.is_multiple_of(2);
         if state.dead {
             return Verdict { does: none, heard: false, plainly_not: false };
         }

@@ -194,10 +194,10 @@ impl Queue for MemQueue {
 
     async fn nack(&self, receipt: Bytes, _delay: Duration, _reason: &str) -> Result<(), QueueError> {
         let verdict = self.faults.next();
-        if (verdict.does)(0) {
-            if let Some(message) = self.state.lock().held(&receipt) {
-                message.lease = None;
-            }
+        if (verdict.does)(0)
+            && let Some(message) = self.state.lock().held(&receipt)
+        {
+            message.lease = None;
         }
         if verdict.heard { Ok(()) } else { lost(verdict.plainly_not) }
     }

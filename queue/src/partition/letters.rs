@@ -40,6 +40,9 @@ pub struct Page<T, N> {
     pub next: Option<N>,
 }
 
+/// A message's number, its header, and for a dead one when and why it was given up.
+type Listed = (u64, Header, Option<(u64, String)>);
+
 impl Partition {
     /// Up to `most` messages from `from` on, in order of acceptance. Leases nothing.
     ///
@@ -55,7 +58,7 @@ impl Partition {
         self.tenure().await?;
         self.barrier().await?;
         let found = self.look(|machine, view| {
-            let listed: Vec<(u64, Header, Option<(u64, String)>)> = match which {
+            let listed: Vec<Listed> = match which {
                 Which::Live => {
                     let live = machine.backlog().from(from).take(most as usize);
                     live.map(|(seq, header)| (seq, header.clone(), None)).collect()
