@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use replica::config::ReplicaConfig;
@@ -25,6 +25,7 @@ use replica::host::{Engines, Host, HostConfig};
 use replica::log::LogWriter;
 use replica::testing::Sums;
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 use world::clock::SystemClock;
 use world::net::{Net, TcpNet};
 use world::{GroupId, NodeId};

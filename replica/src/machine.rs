@@ -20,7 +20,7 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use world::{NodeId, UnixMs};
 
-use crate::engine::{EngineError, View};
+use crate::engine::{EngineError, View, Visit};
 
 /// Where and when a command stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl View for Txn<'_> {
         from: &[u8],
         to: &[u8],
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), EngineError> {
         if !to.is_empty() && from >= to {
             return Ok(());
@@ -157,7 +157,7 @@ impl Txn<'_> {
         from: &[u8],
         to: &[u8],
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), EngineError> {
         let mut pending = points.next();
         let mut stopped = false;
@@ -228,7 +228,7 @@ impl View for PrefixView<'_> {
         from: &[u8],
         to: &[u8],
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), EngineError> {
         let prefix_len = self.prefix.len();
         let lower = [self.prefix.as_ref(), from].concat();

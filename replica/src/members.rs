@@ -129,7 +129,7 @@ impl View {
         if voters.is_empty() {
             return Err(MemberError::NoVoters);
         }
-        if voters.len() % 2 == 0 {
+        if voters.len().is_multiple_of(2) {
             return Err(MemberError::Even { count: voters.len() });
         }
         for node in voters.difference(&self.voters) {

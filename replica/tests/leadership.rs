@@ -3,15 +3,16 @@
 mod cluster;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use replica::config::ReplicaConfig;
 use replica::members::MemberError;
 use replica::transfer::TransferError;
+use tokio::time::Instant;
 use world::GroupId;
 
-use cluster::{Cluster, NODES, Plan, node};
+use cluster::{Cluster, NODES, Plan, SPARE, node};
 
 const GROUP: GroupId = GroupId(1);
 
@@ -117,4 +118,32 @@ async fn many_readers_share_rounds() {
     let counts = leader.status().counts;
     assert_eq!(counts.reads, 500);
     assert!(counts.read_rounds < 250, "readers share rounds: {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_voter_is_replaced_and_its_substitute_counts() {
+    let mut cluster = Cluster::with_one_group().await;
+    for number in 0..20 {
+        cluster.put(GROUP, &format!("n{number}")).await;
+    }
+    cluster.kill("c1").await;
+    cluster.start(SPARE).await;
+    let leader = cluster.group("a1", GROUP);
+    leader.add_learner(node(SPARE), cluster.address(SPARE)).await.expect("added");
+    cluster.wait_equal(GROUP, 20).await;
+    // Its answers reach the leader's report with the next heartbeats.
+    for _ in 0..200 {
+        if leader.members().check_caught_up(node(SPARE)).is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    leader.replace_voter(node("c1"), node(SPARE)).await.expect("replaced");
+    let status = leader.status();
+    assert_eq!(status.voters, ["a1", "b1", SPARE].map(node));
+    assert!(!status.joint && status.learners.is_empty(), "{status:?}");
+    drop(leader);
+    cluster.kill("b1").await;
+    cluster.put(GROUP, "by two of the new three").await;
+    cluster.wait_equal(GROUP, 21).await;
 }

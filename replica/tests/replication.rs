@@ -4,11 +4,12 @@ mod cluster;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use replica::config::ReplicaConfig;
 use replica::error::{ProposeError, ReadError};
+use tokio::time::Instant;
 use world::GroupId;
 
 use cluster::chain::{commands, times};

@@ -78,7 +78,7 @@ impl Bed for RocksBed {
     fn crash(&mut self, seed: usize) {
         let before = self.path();
         self.life += 1;
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             copy_image(&before, &self.path());
         } else {
             // An orderly end: drop, then open the same directory.

@@ -53,6 +53,9 @@ impl From<EngineError> for std::io::Error {
     }
 }
 
+/// Called with each pair of a scan, in its order, until it breaks.
+pub type Visit<'v> = &'v mut (dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v);
+
 /// Read access to an ordered key space at one moment.
 pub trait View: Send + Sync {
     /// The value under `key`.
@@ -71,7 +74,7 @@ pub trait View: Send + Sync {
         from: &[u8],
         to: &[u8],
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), EngineError>;
 }
 

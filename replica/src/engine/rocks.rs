@@ -15,7 +15,6 @@
 
 mod pinned;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +24,7 @@ use rocksdb::{
     Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use crate::engine::{Batch, Engine, EngineError, Op, View};
+use crate::engine::{Batch, Engine, EngineError, Op, View, Visit};
 
 /// What the instance holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +107,7 @@ impl View for RocksEngine {
         from: &[u8],
         to: &[u8],
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), EngineError> {
         self.healthy()?;
         let Some(options) = bounds(from, to) else { return Ok(()) };
@@ -221,7 +220,7 @@ fn bounds(from: &[u8], to: &[u8]) -> Option<ReadOptions> {
 fn walk(
     mut at: DBRawIterator<'_>,
     reverse: bool,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    visit: Visit<'_>,
 ) -> Result<(), EngineError> {
     if reverse { at.seek_to_last() } else { at.seek_to_first() }
     while let Some((key, value)) = at.item() {

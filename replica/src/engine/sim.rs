@@ -15,13 +15,13 @@
 //! Not here: how long a sync takes. Delays belong to whoever calls (`log::LogWriter::start_task`).
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::engine::{Batch, Engine, EngineError, Op, View};
+use crate::engine::{Batch, Engine, EngineError, Op, View, Visit};
 
 /// Stored bytes and the checksum they were written with.
 #[derive(Clone, Debug)]
@@ -234,7 +234,7 @@ impl View for SimEngine {
         from: &[u8],
         to: &[u8],
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), EngineError> {
         // Not under the lock: the visitor may read the engine again.
         scan(&*self.keys()?, from, to, reverse, visit)
@@ -275,7 +275,7 @@ impl View for Pinned {
         from: &[u8],
         to: &[u8],
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), EngineError> {
         scan(self.0.as_ref().map_err(Clone::clone)?, from, to, reverse, visit)
     }
@@ -311,7 +311,7 @@ fn scan(
     from: &[u8],
     to: &[u8],
     reverse: bool,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    visit: Visit<'_>,
 ) -> Result<(), EngineError> {
     if !to.is_empty() && from >= to {
         return Ok(());

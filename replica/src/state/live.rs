@@ -175,7 +175,6 @@ impl<M: Machine> StateHandle<M> {
     }
 
     /// Begins to receive a snapshot. Nothing changes until it is installed; dropping it gives up.
-    #[must_use]
     pub fn stage_snapshot(&self) -> StagedSnapshot {
         let generation = self.core.new_generation();
         StagedSnapshot::begin(self.core.group, Arc::clone(&self.core.engine), generation)

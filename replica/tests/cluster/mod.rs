@@ -30,7 +30,10 @@ use world::{GroupId, NodeId};
 use chain::Chain;
 use cutnet::{CutNet, Cuts};
 
+/// Who votes from the beginning.
 pub const NODES: [&str; 3] = ["a1", "b1", "c1"];
+/// A node that belongs to no group until it is added.
+pub const SPARE: &str = "d1";
 
 pub fn node(name: &str) -> NodeId {
     name.parse().expect("a node name")
@@ -73,6 +76,10 @@ pub struct Cluster {
     home: TempDir,
 }
 
+fn everybody() -> impl Iterator<Item = &'static str> {
+    NODES.into_iter().chain([SPARE])
+}
+
 fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address").to_string()
@@ -104,13 +111,13 @@ impl Cluster {
     /// Nobody runs yet.
     pub fn new(replica: ReplicaConfig, plans: &[Plan]) -> Cluster {
         let home = tempfile::tempdir().expect("a directory");
-        let dirs = NODES.map(|name| (node(name), home.path().join(name)));
+        let dirs = everybody().map(|name| (node(name), home.path().join(name))).collect();
         Cluster {
             cuts: Cuts::new(),
             replica,
             plans: plans.to_vec(),
-            addresses: NODES.map(|name| (node(name), free_address())).into(),
-            dirs: dirs.into(),
+            addresses: everybody().map(|name| (node(name), free_address())).collect(),
+            dirs,
             running: BTreeMap::new(),
             lives: 0,
             home,
@@ -134,7 +141,7 @@ impl Cluster {
         let net: Arc<dyn Net> = Arc::new(CutNet::new(&address, Arc::clone(&self.cuts)));
         let config = HostConfig { node: id, replica: self.replica.clone() };
         let dir = self.dirs[&id].clone();
-        let voters: Vec<(NodeId, String)> = self.addresses.clone().into_iter().collect();
+        let voters = NODES.map(|name| (node(name), self.addresses[&node(name)].clone()));
         let plans = self.plans.clone();
         let started = runtime.spawn(async move {
             let engines = open(&dir);

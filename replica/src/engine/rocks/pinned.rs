@@ -8,14 +8,13 @@
 //!
 //! Not here: anything else that needs `unsafe`.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{DB, Snapshot};
 
 use crate::engine::rocks::{bounds, engine_error, walk};
-use crate::engine::{EngineError, View};
+use crate::engine::{EngineError, View, Visit};
 
 /// The key space at the moment it was taken.
 pub(super) struct Pinned {
@@ -49,7 +48,7 @@ impl View for Pinned {
         from: &[u8],
         to: &[u8],
         reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: Visit<'_>,
     ) -> Result<(), EngineError> {
         let Some(options) = bounds(from, to) else { return Ok(()) };
         walk(self.snapshot.raw_iterator_opt(options), reverse, visit)

@@ -1,6 +1,7 @@
 //! What only RocksDB can show: torn and flipped bytes in a real write-ahead log.
 
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::*;
