@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let mut protos: Vec<PathBuf> = std::fs::read_dir("proto")?
-        .map(|file| file.map(|file| file.path()))
-        .collect::<Result<_, _>>()?;
+    let mut protos: Vec<PathBuf> =
+        std::fs::read_dir("proto")?.map(|file| file.map(|file| file.path())).collect::<Result<_, _>>()?;
     protos.retain(|path| path.extension().is_some_and(|extension| extension == "proto"));
     protos.sort();
     let descriptors = protox::compile(&protos, ["proto"])?;

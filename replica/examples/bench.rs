@@ -60,12 +60,18 @@ struct Bench {
 
 fn engines(home: &Path) -> Engines {
     std::fs::create_dir_all(home).expect("a directory");
-    let log: Arc<dyn Engine> = RocksEngine::open(&home.join("log"), Mode::Log, Memory::default()).expect("a log");
-    let state: Arc<dyn Engine> = RocksEngine::open(&home.join("state"), Mode::State, Memory::default()).expect("a state");
+    let log: Arc<dyn Engine> =
+        RocksEngine::open(&home.join("log"), Mode::Log, Memory::default()).expect("a log");
+    let state: Arc<dyn Engine> =
+        RocksEngine::open(&home.join("state"), Mode::State, Memory::default()).expect("a state");
     Engines { log_writer: LogWriter::start_thread(Arc::clone(&log)).expect("a thread"), log, state }
 }
 
-async fn serve(id: NodeId, engines: Engines, addresses: BTreeMap<NodeId, String>) -> (Arc<Host>, Arc<Group<Sums>>) {
+async fn serve(
+    id: NodeId,
+    engines: Engines,
+    addresses: BTreeMap<NodeId, String>,
+) -> (Arc<Host>, Arc<Group<Sums>>) {
     let net: Arc<dyn Net> = Arc::new(TcpNet);
     let config = HostConfig { node: id, replica: ReplicaConfig::default() };
     let host = Host::start(config, Arc::clone(&net), Arc::new(SystemClock::new()), engines).expect("a host");

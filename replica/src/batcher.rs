@@ -67,7 +67,9 @@ impl Batcher {
         if command.len() > COMMAND_BYTES_MAX {
             Counters::add(&self.counters.refused, 1);
             let size = command.len();
-            return Err(ProposeError::Refused(format!("a command of {size} bytes; the limit is {COMMAND_BYTES_MAX}")));
+            return Err(ProposeError::Refused(format!(
+                "a command of {size} bytes; the limit is {COMMAND_BYTES_MAX}"
+            )));
         }
         let (caller, mut reply) = oneshot::channel();
         let pushed = self.backlog.lock().push(command, caller);
@@ -98,7 +100,11 @@ impl Batcher {
     }
 
     /// Proposes what waits until the replica stops.
-    pub(crate) async fn run<M: Machine>(self: Arc<Self>, raft: Raft<TypeConfig, StateStore<M>>, clock: Arc<dyn Clock>) {
+    pub(crate) async fn run<M: Machine>(
+        self: Arc<Self>,
+        raft: Raft<TypeConfig, StateStore<M>>,
+        clock: Arc<dyn Clock>,
+    ) {
         let mut in_flight = FuturesUnordered::new();
         loop {
             while in_flight.len() < PROPOSALS_IN_FLIGHT_MAX {
@@ -112,7 +118,8 @@ impl Batcher {
                 match raft.client_write_ff(proposal, Some(responder)).await {
                     Ok(()) => in_flight.push(async move { (result.await.ok(), callers) }),
                     // The request did not reach the core, so nothing was appended.
-                    Err(fatal) => self.answer_all(callers, &ProposeError::Refused(format!("the replica stopped: {fatal}"))),
+                    Err(fatal) => self
+                        .answer_all(callers, &ProposeError::Refused(format!("the replica stopped: {fatal}"))),
                 }
             }
             tokio::select! {

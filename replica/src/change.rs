@@ -48,7 +48,8 @@ impl<M: Machine> Group<M> {
         self.check_leads()?;
         self.members().check_add_learner(node)?;
         let peer = Peer { addr: address.to_owned() };
-        let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.add_learner(raft_id(node), peer, false)).await;
+        let written =
+            tokio::time::timeout(CHANGE_DEADLINE, self.raft.add_learner(raft_id(node), peer, false)).await;
         outcome(written, Steps::One)
     }
 
@@ -126,7 +127,10 @@ enum Steps {
     Two,
 }
 
-fn outcome<T>(written: Result<Written<T>, tokio::time::error::Elapsed>, steps: Steps) -> Result<(), ChangeError> {
+fn outcome<T>(
+    written: Result<Written<T>, tokio::time::error::Elapsed>,
+    steps: Steps,
+) -> Result<(), ChangeError> {
     match (written, steps) {
         (Ok(Ok(_)), _) => Ok(()),
         (Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))), Steps::One) => {

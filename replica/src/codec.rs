@@ -100,11 +100,7 @@ pub fn log_id_from_pb(id: &pb::LogId) -> LogId {
 /// The wire form of a vote.
 #[must_use]
 pub fn vote_to_pb(vote: &Vote) -> pb::Vote {
-    pb::Vote {
-        term: vote.leader_id.term,
-        node: vote.leader_id.node_id,
-        committed: vote.committed,
-    }
+    pb::Vote { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
 }
 
 /// A vote from the wire.
@@ -121,10 +117,8 @@ pub fn membership_to_pb(membership: &Membership) -> pb::Membership {
         .iter()
         .map(|voters| pb::Voters { ids: voters.iter().copied().collect() })
         .collect();
-    let members = membership
-        .nodes()
-        .map(|(id, peer)| pb::Member { id: *id, addr: peer.addr.clone() })
-        .collect();
+    let members =
+        membership.nodes().map(|(id, peer)| pb::Member { id: *id, addr: peer.addr.clone() }).collect();
     pb::Membership { configs, members }
 }
 
@@ -135,11 +129,8 @@ pub fn membership_to_pb(membership: &Membership) -> pb::Membership {
 pub fn membership_from_pb(membership: pb::Membership) -> Result<Membership, CodecError> {
     let configs: Vec<BTreeSet<u64>> =
         membership.configs.into_iter().map(|voters| voters.ids.into_iter().collect()).collect();
-    let members: BTreeMap<u64, Peer> = membership
-        .members
-        .into_iter()
-        .map(|member| (member.id, Peer { addr: member.addr }))
-        .collect();
+    let members: BTreeMap<u64, Peer> =
+        membership.members.into_iter().map(|member| (member.id, Peer { addr: member.addr })).collect();
     Membership::new(configs, members).map_err(|error| CodecError::Membership(error.to_string()))
 }
 
@@ -156,14 +147,9 @@ pub fn stored_membership_to_pb(stored: &StoredMembership) -> pb::StoredMembershi
 ///
 /// # Errors
 /// [`CodecError::Missing`], [`CodecError::Membership`].
-pub fn stored_membership_from_pb(
-    stored: pb::StoredMembership,
-) -> Result<StoredMembership, CodecError> {
+pub fn stored_membership_from_pb(stored: pb::StoredMembership) -> Result<StoredMembership, CodecError> {
     let membership = stored.membership.ok_or(CodecError::Missing("membership"))?;
-    Ok(StoredMembership::new(
-        stored.log_id.as_ref().map(log_id_from_pb),
-        membership_from_pb(membership)?,
-    ))
+    Ok(StoredMembership::new(stored.log_id.as_ref().map(log_id_from_pb), membership_from_pb(membership)?))
 }
 
 /// The wire form of what a snapshot covers.
@@ -193,10 +179,9 @@ pub fn entry_to_pb(entry: &Entry) -> pb::Entry {
     use pb::entry::Payload;
     let payload = match &entry.payload {
         EntryPayload::Blank => Payload::Blank(pb::Blank {}),
-        EntryPayload::Normal(proposal) => Payload::Normal(pb::Proposal {
-            now_ms: proposal.now_ms,
-            commands: proposal.commands.clone(),
-        }),
+        EntryPayload::Normal(proposal) => {
+            Payload::Normal(pb::Proposal { now_ms: proposal.now_ms, commands: proposal.commands.clone() })
+        }
         EntryPayload::Membership(membership) => Payload::Membership(membership_to_pb(membership)),
     };
     pb::Entry { log_id: Some(log_id_to_pb(&entry.log_id)), payload: Some(payload) }
@@ -211,13 +196,10 @@ pub fn entry_from_pb(entry: pb::Entry) -> Result<Entry, CodecError> {
     let log_id = log_id_from_pb(&entry.log_id.ok_or(CodecError::Missing("log_id"))?);
     let payload = match entry.payload.ok_or(CodecError::Missing("payload"))? {
         Payload::Blank(pb::Blank {}) => EntryPayload::Blank,
-        Payload::Normal(proposal) => EntryPayload::Normal(Proposal {
-            now_ms: proposal.now_ms,
-            commands: proposal.commands,
-        }),
-        Payload::Membership(membership) => {
-            EntryPayload::Membership(membership_from_pb(membership)?)
+        Payload::Normal(proposal) => {
+            EntryPayload::Normal(Proposal { now_ms: proposal.now_ms, commands: proposal.commands })
         }
+        Payload::Membership(membership) => EntryPayload::Membership(membership_from_pb(membership)?),
     };
     Ok(Entry { log_id, payload })
 }
@@ -225,11 +207,7 @@ pub fn entry_from_pb(entry: pb::Entry) -> Result<Entry, CodecError> {
 /// The wire form of a snapshot's seal.
 #[must_use]
 pub fn snapshot_seal_to_pb(seal: &SnapshotSeal) -> pb::SnapshotSeal {
-    pb::SnapshotSeal {
-        pairs: seal.pairs,
-        now_ms: seal.now_ms,
-        digest: Bytes::copy_from_slice(&seal.digest),
-    }
+    pb::SnapshotSeal { pairs: seal.pairs, now_ms: seal.now_ms, digest: Bytes::copy_from_slice(&seal.digest) }
 }
 
 /// A snapshot's seal from the wire.
@@ -237,8 +215,7 @@ pub fn snapshot_seal_to_pb(seal: &SnapshotSeal) -> pb::SnapshotSeal {
 /// # Errors
 /// [`CodecError::Missing`] when the digest has another length.
 pub fn snapshot_seal_from_pb(seal: &pb::SnapshotSeal) -> Result<SnapshotSeal, CodecError> {
-    let digest =
-        seal.digest.as_ref().try_into().map_err(|_| CodecError::Missing("a 32-byte digest"))?;
+    let digest = seal.digest.as_ref().try_into().map_err(|_| CodecError::Missing("a 32-byte digest"))?;
     Ok(SnapshotSeal { pairs: seal.pairs, now_ms: seal.now_ms, digest })
 }
 

@@ -144,8 +144,12 @@ mod tests {
     #[test]
     fn times_that_contradict_each_other_are_refused() {
         let check = |heartbeat_ms, election_min_ms, election_max_ms| {
-            let config = ReplicaConfig { heartbeat_ms, election_min_ms, election_max_ms, ..ReplicaConfig::default() };
-            assert!(config.raft().is_err(), "{heartbeat_ms} {election_min_ms} {election_max_ms} was accepted");
+            let config =
+                ReplicaConfig { heartbeat_ms, election_min_ms, election_max_ms, ..ReplicaConfig::default() };
+            assert!(
+                config.raft().is_err(),
+                "{heartbeat_ms} {election_min_ms} {election_max_ms} was accepted"
+            );
         };
         check(0, 150, 300);
         check(100, 150, 300);

@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::{Instant as _, Raft};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{Instant as _, Raft};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -81,7 +81,20 @@ impl<M: Machine> Group<M> {
             tokio::spawn(follow(id, node, raft.metrics(), reports, Arc::clone(&counters))),
         ];
         let tasks = Mutex::new(tasks);
-        Arc::new(Group { id, node, preferred, config, raft, state, links, batcher, gate, counters, status, tasks })
+        Arc::new(Group {
+            id,
+            node,
+            preferred,
+            config,
+            raft,
+            state,
+            links,
+            batcher,
+            gate,
+            counters,
+            status,
+            tasks,
+        })
     }
 
     /// The group's number.
@@ -97,7 +110,9 @@ impl<M: Machine> Group<M> {
     /// [`ProposeError`]. Only `Unknown` leaves open whether the command is or will be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
         if !self.may_write().await {
-            return Err(ProposeError::NotLeader { hint: self.leader().filter(|leader| *leader != self.node) });
+            return Err(ProposeError::NotLeader {
+                hint: self.leader().filter(|leader| *leader != self.node),
+            });
         }
         self.batcher.propose(command, self.config.propose_deadline).await
     }
@@ -158,7 +173,8 @@ impl<M: Machine> Group<M> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let vote = &metrics.vote;
-        let leads = metrics.state.is_leader() && vote.committed && node_id(vote.leader_id.node_id) == Some(self.node);
+        let leads =
+            metrics.state.is_leader() && vote.committed && node_id(vote.leader_id.node_id) == Some(self.node);
         leads.then_some((vote.leader_id.term, self.node))
     }
 
@@ -181,7 +197,11 @@ impl<M: Machine> Group<M> {
     pub async fn wait_for_leader(&self, patience: Duration) -> Result<NodeId, ReadError> {
         let mut status = self.watch();
         let found = status.wait_for(|status| status.leader.is_some() || status.stopped.is_some());
-        let leader = tokio::time::timeout(patience, found).await.ok().and_then(Result::ok).and_then(|status| status.leader);
+        let leader = tokio::time::timeout(patience, found)
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|status| status.leader);
         leader.ok_or_else(|| ReadError::Unavailable(format!("{} has no leader", self.id)))
     }
 
@@ -202,7 +222,8 @@ impl<M: Machine> Group<M> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let nodes = |ids: &mut dyn Iterator<Item = u64>| -> BTreeSet<NodeId> { ids.filter_map(node_id).collect() };
+        let nodes =
+            |ids: &mut dyn Iterator<Item = u64>| -> BTreeSet<NodeId> { ids.filter_map(node_id).collect() };
         let last_index = metrics.last_log_index.unwrap_or(0);
         let mut alive: BTreeMap<NodeId, u64> = BTreeMap::from([(self.node, last_index)]);
         for (id, heard) in metrics.heartbeat.iter().flatten() {
@@ -226,7 +247,8 @@ impl<M: Machine> Group<M> {
     pub(crate) fn address(&self, node: NodeId) -> Option<String> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let peer: Option<&Peer> = metrics.membership_config.membership().get_node(&crate::types::raft_id(node));
+        let peer: Option<&Peer> =
+            metrics.membership_config.membership().get_node(&crate::types::raft_id(node));
         peer.map(|peer| peer.addr.clone())
     }
 
@@ -265,7 +287,12 @@ fn standing(metrics: &RaftMetrics<TypeConfig>) -> Standing {
 }
 
 /// Makes a status of Raft's metrics.
-fn report(group: GroupId, node: NodeId, metrics: &RaftMetrics<TypeConfig>, counters: &Counters) -> GroupStatus {
+fn report(
+    group: GroupId,
+    node: NodeId,
+    metrics: &RaftMetrics<TypeConfig>,
+    counters: &Counters,
+) -> GroupStatus {
     let membership = metrics.membership_config.membership();
     let index = |log_id: &Option<crate::types::LogId>| log_id.as_ref().map_or(0, |log_id| log_id.index);
     let matched = metrics.replication.iter().flatten();

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+    VoteResponse,
 };
 use openraft::storage::Snapshot;
 use world::{GroupId, NodeId};
@@ -99,9 +100,15 @@ impl<M: Machine> PeerHandler for Group<M> {
         self.state.stage_snapshot()
     }
 
-    async fn install_snapshot(&self, vote: Vote, meta: SnapshotMeta, staged: StagedSnapshot) -> Result<Vote, String> {
+    async fn install_snapshot(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        staged: StagedSnapshot,
+    ) -> Result<Vote, String> {
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Incoming(staged) };
-        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|fatal| fatal.to_string())?;
+        let answer =
+            self.raft.install_full_snapshot(vote, snapshot).await.map_err(|fatal| fatal.to_string())?;
         Ok(answer.vote)
     }
 }

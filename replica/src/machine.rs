@@ -129,13 +129,7 @@ impl View for Txn<'_> {
         }
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), EngineError> {
         if !to.is_empty() && from >= to {
             return Ok(());
         }
@@ -223,20 +217,10 @@ impl View for PrefixView<'_> {
         self.base.get(&short[..len])
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), EngineError> {
         let prefix_len = self.prefix.len();
         let lower = [self.prefix.as_ref(), from].concat();
-        let upper = if to.is_empty() {
-            self.end.clone()
-        } else {
-            [self.prefix.as_ref(), to].concat().into()
-        };
+        let upper = if to.is_empty() { self.end.clone() } else { [self.prefix.as_ref(), to].concat().into() };
         self.base.scan(&lower, &upper, reverse, &mut |key, value| {
             assert!(key.starts_with(&self.prefix), "a scan stays inside its bounds");
             visit(&key[prefix_len..], value)

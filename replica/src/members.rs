@@ -175,7 +175,8 @@ impl View {
 /// the lowest id, so that every observer picks the same.
 #[must_use]
 pub fn best_successor(view: &View, leader: NodeId) -> Option<NodeId> {
-    let candidates = view.voters.iter().filter(|node| **node != leader && view.check_caught_up(**node).is_ok());
+    let candidates =
+        view.voters.iter().filter(|node| **node != leader && view.check_caught_up(**node).is_ok());
     candidates.max_by_key(|node| (view.alive.get(node).copied(), std::cmp::Reverse(**node))).copied()
 }
 
@@ -214,21 +215,31 @@ mod tests {
         let verdict = behind.check_replace(node("c1"), node("c2"));
         assert_eq!(verdict, Err(MemberError::Behind { node: node("c2"), lag: 100, lag_max: 10 }));
         let silent = view(&["a1", "b1", "c1"], &["c2"], &[("a1", 1_000), ("b1", 1_000)]);
-        assert_eq!(silent.check_replace(node("c1"), node("c2")), Err(MemberError::Silent { node: node("c2") }));
+        assert_eq!(
+            silent.check_replace(node("c1"), node("c2")),
+            Err(MemberError::Silent { node: node("c2") })
+        );
     }
 
     #[test]
     fn a_change_that_would_leave_no_quorum_is_refused() {
         let view = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000)]);
-        assert_eq!(view.check_change(&nodes(&["a1", "b1", "c1"])), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+        assert_eq!(
+            view.check_change(&nodes(&["a1", "b1", "c1"])),
+            Err(MemberError::NoQuorum { alive: 1, count: 3 })
+        );
     }
 
     #[test]
     fn a_change_is_refused_while_another_is_under_way_and_for_odd_wishes() {
-        let mut view = view(&["a1", "b1", "c1"], &["a2"], &[("a1", 1_000), ("b1", 1_000), ("c1", 1_000), ("a2", 1_000)]);
+        let mut view =
+            view(&["a1", "b1", "c1"], &["a2"], &[("a1", 1_000), ("b1", 1_000), ("c1", 1_000), ("a2", 1_000)]);
         assert_eq!(view.check_change(&nodes(&["a1", "b1"])), Err(MemberError::Even { count: 2 }));
         assert_eq!(view.check_change(&BTreeSet::new()), Err(MemberError::NoVoters));
-        assert_eq!(view.check_change(&nodes(&["a1", "b1", "z1"])), Err(MemberError::NotMember { node: node("z1") }));
+        assert_eq!(
+            view.check_change(&nodes(&["a1", "b1", "z1"])),
+            Err(MemberError::NotMember { node: node("z1") })
+        );
         assert_eq!(view.check_add_learner(node("a1")), Err(MemberError::AlreadyVoter { node: node("a1") }));
         assert_eq!(view.check_change(&nodes(&["a1"])), Ok(()));
         view.joint = true;

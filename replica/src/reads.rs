@@ -66,7 +66,11 @@ impl ReadGate {
     }
 
     /// Makes rounds until the replica stops.
-    pub(crate) async fn run<M: Machine>(self: Arc<Self>, raft: Raft<TypeConfig, StateStore<M>>, deadline: Duration) {
+    pub(crate) async fn run<M: Machine>(
+        self: Arc<Self>,
+        raft: Raft<TypeConfig, StateStore<M>>,
+        deadline: Duration,
+    ) {
         loop {
             let readers = self.waiting.lock().as_mut().map(std::mem::take);
             let Some(readers) = readers else { return };
@@ -96,7 +100,9 @@ fn read_error(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -
         RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
             ReadError::NotLeader { hint: forward.leader_id.and_then(node_id) }
         }
-        RaftError::APIError(LinearizableReadError::QuorumNotEnough(error)) => ReadError::Unavailable(error.to_string()),
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(error)) => {
+            ReadError::Unavailable(error.to_string())
+        }
         RaftError::Fatal(fatal) => ReadError::Unavailable(format!("the replica stopped: {fatal}")),
     }
 }

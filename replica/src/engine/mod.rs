@@ -69,13 +69,7 @@ pub trait View: Send + Sync {
     ///
     /// # Errors
     /// [`EngineError`].
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError>;
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), EngineError>;
 }
 
 /// A key space that can be written. Reads through the engine itself see every write that returned.

@@ -20,8 +20,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel, Options,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::engine::{Batch, Engine, EngineError, Op, View, Visit};
@@ -70,8 +70,7 @@ impl RocksEngine {
         if mode == Mode::Log && lost_its_wal(path) {
             return Err(damage(path, mode, "its write-ahead log is gone"));
         }
-        let db = DB::open(&options(mode, memory), path)
-            .map_err(|error| refusal(path, mode, &error))?;
+        let db = DB::open(&options(mode, memory), path).map_err(|error| refusal(path, mode, &error))?;
         Ok(Arc::new(RocksEngine { db: Arc::new(db), mode, failed: OnceLock::new() }))
     }
 
@@ -102,13 +101,7 @@ impl View for RocksEngine {
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), EngineError> {
         self.healthy()?;
         let Some(options) = bounds(from, to) else { return Ok(()) };
         walk(self.db.raw_iterator_opt(options), reverse, visit)
@@ -217,12 +210,12 @@ fn bounds(from: &[u8], to: &[u8]) -> Option<ReadOptions> {
     Some(options)
 }
 
-fn walk(
-    mut at: DBRawIterator<'_>,
-    reverse: bool,
-    visit: Visit<'_>,
-) -> Result<(), EngineError> {
-    if reverse { at.seek_to_last() } else { at.seek_to_first() }
+fn walk(mut at: DBRawIterator<'_>, reverse: bool, visit: Visit<'_>) -> Result<(), EngineError> {
+    if reverse {
+        at.seek_to_last()
+    } else {
+        at.seek_to_first()
+    }
     while let Some((key, value)) = at.item() {
         if visit(key, value).is_break() {
             return Ok(());

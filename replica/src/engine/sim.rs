@@ -142,7 +142,9 @@ impl SimDisk {
         stored.value = value.into();
         let rotten = stored.clone();
         let live = Arc::make_mut(&mut platter.live);
-        if let Some(current) = live.get_mut(&key) && current.digest == rotten.digest {
+        if let Some(current) = live.get_mut(&key)
+            && current.digest == rotten.digest
+        {
             *current = rotten;
         }
         Some(key)
@@ -161,11 +163,7 @@ impl SimEngine {
     #[must_use]
     pub fn open(disk: &SimDisk) -> Arc<SimEngine> {
         let epoch = disk.platter.lock().epoch;
-        Arc::new(SimEngine {
-            platter: Arc::clone(&disk.platter),
-            epoch,
-            failed: Mutex::new(None),
-        })
+        Arc::new(SimEngine { platter: Arc::clone(&disk.platter), epoch, failed: Mutex::new(None) })
     }
 
     fn stage(&self, platter: &mut Platter, batch: Batch) -> Result<(), EngineError> {
@@ -198,10 +196,7 @@ impl SimEngine {
     }
 
     /// Runs `act` unless this engine has failed or crashed, and remembers its failure.
-    fn run<T>(
-        &self,
-        act: impl FnOnce(&mut Platter) -> Result<T, EngineError>,
-    ) -> Result<T, EngineError> {
+    fn run<T>(&self, act: impl FnOnce(&mut Platter) -> Result<T, EngineError>) -> Result<T, EngineError> {
         let mut failed = self.failed.lock();
         if let Some(error) = failed.as_ref() {
             return Err(error.clone());
@@ -229,13 +224,7 @@ impl View for SimEngine {
         get(&*self.keys()?, key)
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), EngineError> {
         // Not under the lock: the visitor may read the engine again.
         scan(&*self.keys()?, from, to, reverse, visit)
     }
@@ -270,13 +259,7 @@ impl View for Pinned {
         get(self.0.as_ref().map_err(Clone::clone)?, key)
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), EngineError> {
         scan(self.0.as_ref().map_err(Clone::clone)?, from, to, reverse, visit)
     }
 }
@@ -306,13 +289,7 @@ fn get(keys: &Keys, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
     keys.get(key).map(|stored| verified(key, stored).cloned()).transpose()
 }
 
-fn scan(
-    keys: &Keys,
-    from: &[u8],
-    to: &[u8],
-    reverse: bool,
-    visit: Visit<'_>,
-) -> Result<(), EngineError> {
+fn scan(keys: &Keys, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), EngineError> {
     if !to.is_empty() && from >= to {
         return Ok(());
     }

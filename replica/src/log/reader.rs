@@ -164,11 +164,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
         Ok(self.shared.tail.lock().vote)
     }
 
-    async fn limited_get_log_entries(
-        &mut self,
-        start: u64,
-        end: u64,
-    ) -> Result<Vec<Entry>, io::Error> {
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         Ok(self.read(start..end, READ_BYTES_MAX)?)
     }
 

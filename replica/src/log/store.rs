@@ -51,11 +51,7 @@ impl LogStore {
     ///
     /// # Errors
     /// [`EngineError::Corrupt`] when the log contradicts itself.
-    pub fn open(
-        group: GroupId,
-        engine: Arc<dyn Engine>,
-        writer: LogWriter,
-    ) -> Result<LogStore, EngineError> {
+    pub fn open(group: GroupId, engine: Arc<dyn Engine>, writer: LogWriter) -> Result<LogStore, EngineError> {
         let tail = recover(group, &*engine)?;
         let durable_next = Arc::new(AtomicU64::new(tail.next));
         let shared = Arc::new(Shared { group, engine, tail: Mutex::new(tail) });
@@ -160,11 +156,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(self.shared.tail.lock().committed)
     }
 
-    async fn append<I>(
-        &mut self,
-        entries: I,
-        callback: IOFlushed<TypeConfig>,
-    ) -> Result<(), io::Error>
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,

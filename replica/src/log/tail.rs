@@ -119,10 +119,7 @@ impl Tail {
     }
 
     /// Cached entries of `range` and their sizes, oldest first.
-    pub(super) fn cached(
-        &self,
-        range: std::ops::Range<u64>,
-    ) -> impl Iterator<Item = (&Entry, usize)> {
+    pub(super) fn cached(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = (&Entry, usize)> {
         assert!(self.base <= range.start && range.end <= self.next, "asked beyond the cache");
         let from = usize::try_from(range.start - self.base).expect("a cache fits in memory");
         let count = usize::try_from(range.end - range.start).expect("a cache fits in memory");

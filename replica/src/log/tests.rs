@@ -238,8 +238,7 @@ async fn a_power_cut_takes_no_acknowledged_append_and_no_vote() {
 async fn what_left_the_cache_is_read_from_the_engine_without_a_hole() {
     let engine = SimEngine::open(&SimDisk::new());
     let writer = LogWriter::start_task(engine.clone(), at_once());
-    let mut store =
-        LogStore::open(GROUP, engine, writer).expect("empty").with_cache_bytes_max(100);
+    let mut store = LogStore::open(GROUP, engine, writer).expect("empty").with_cache_bytes_max(100);
     for index in 0..50 {
         store.blocking_append([entry(index, "twelve bytes")]).await.expect("durable");
     }

@@ -135,11 +135,7 @@ impl LogWriter {
     }
 
     /// Queues a batch and returns when it is durable.
-    pub(super) async fn write(
-        &self,
-        batch: Batch,
-        cut: Option<(DurableNext, u64)>,
-    ) -> io::Result<()> {
+    pub(super) async fn write(&self, batch: Batch, cut: Option<(DurableNext, u64)>) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
         self.submit(batch, Done::Awaited(sender, cut))?;
         receiver.await.map_err(|_| stopped())?
@@ -196,8 +192,7 @@ impl Round {
 
     fn write_blocking(mut self, engine: &dyn Engine, counters: &Counters) {
         let batch = std::mem::take(&mut self.batch);
-        let result =
-            if self.durable { engine.write_durable(batch) } else { engine.write(batch) };
+        let result = if self.durable { engine.write_durable(batch) } else { engine.write(batch) };
         self.finish(result, counters);
     }
 

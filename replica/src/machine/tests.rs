@@ -18,10 +18,8 @@ impl View for MapView {
         reverse: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        let inside = self
-            .0
-            .iter()
-            .filter(|(key, _)| from <= key.as_slice() && (to.is_empty() || key.as_slice() < to));
+        let inside =
+            self.0.iter().filter(|(key, _)| from <= key.as_slice() && (to.is_empty() || key.as_slice() < to));
         let pairs: Vec<_> = if reverse { inside.rev().collect() } else { inside.collect() };
         for (key, value) in pairs {
             if visit(key, value).is_break() {

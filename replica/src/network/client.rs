@@ -25,9 +25,7 @@ use world::GroupId;
 use super::link::{Link, Links};
 use super::session::{self, unreachable};
 use super::snapshot;
-use super::wire::{
-    append_to_pb, beat_from_pb, transfer_to_pb, vote_request_to_pb, vote_response_from_pb,
-};
+use super::wire::{append_to_pb, beat_from_pb, transfer_to_pb, vote_request_to_pb, vote_response_from_pb};
 use crate::codec::{CodecError, pb};
 use crate::state::SnapshotData;
 use crate::types::{Peer, TypeConfig, Vote};
@@ -84,7 +82,11 @@ impl Client {
 }
 
 /// Makes one call with a deadline on both sides and names every failure unreachable.
-pub(super) async fn call<Q, A, F>(message: Q, deadline: Duration, send: impl FnOnce(Request<Q>) -> F) -> Result<A, RpcError>
+pub(super) async fn call<Q, A, F>(
+    message: Q,
+    deadline: Duration,
+    send: impl FnOnce(Request<Q>) -> F,
+) -> Result<A, RpcError>
 where
     F: Future<Output = Result<Response<A>, Status>>,
 {
@@ -111,7 +113,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let message = pb::BeatRequest { group: self.group.0, request: Some(append_to_pb(&request)) };
         let mut control = self.link()?.control.clone();
-        let reply = call(message, option.hard_ttl(), |request| async move { control.beat(request).await }).await?;
+        let reply =
+            call(message, option.hard_ttl(), |request| async move { control.beat(request).await }).await?;
         beat_from_pb(reply).map_err(malformed)
     }
 
@@ -139,7 +142,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(self.group.0, &request);
         let mut control = self.link()?.control.clone();
-        let reply = call(message, option.soft_ttl(), |request| async move { control.vote(request).await }).await?;
+        let reply =
+            call(message, option.soft_ttl(), |request| async move { control.vote(request).await }).await?;
         vote_response_from_pb(reply).map_err(malformed)
     }
 
@@ -150,7 +154,9 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(self.group.0, &request);
         let mut control = self.link()?.control.clone();
-        let reply = call(message, option.soft_ttl(), |request| async move { control.pre_vote(request).await }).await?;
+        let reply =
+            call(message, option.soft_ttl(), |request| async move { control.pre_vote(request).await })
+                .await?;
         vote_response_from_pb(reply).map_err(malformed)
     }
 
@@ -162,7 +168,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let message = transfer_to_pb(self.group.0, &request);
         let mut control = self.link()?.control.clone();
         let reply =
-            call(message, option.soft_ttl(), |request| async move { control.transfer_leader(request).await }).await?;
+            call(message, option.soft_ttl(), |request| async move { control.transfer_leader(request).await })
+                .await?;
         if reply.refused.is_empty() { Ok(Ok(())) } else { Err(unreachable(&reply.refused)) }
     }
 

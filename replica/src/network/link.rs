@@ -150,10 +150,8 @@ impl Link {
     }
 
     async fn open_stream(&self) -> Result<AppendStream, String> {
-        let routes = Arc::new(Routes {
-            sessions: Mutex::new(Some(BTreeMap::new())),
-            closed: Mutex::new(Vec::new()),
-        });
+        let routes =
+            Arc::new(Routes { sessions: Mutex::new(Some(BTreeMap::new())), closed: Mutex::new(Vec::new()) });
         let (outbound, frames) = mpsc::channel(LINK_FRAMES_MAX);
         let closing = Arc::clone(&routes);
         let frames = ReceiverStream::new(frames).map(move |mut frame: AppendFrame| {
@@ -196,7 +194,8 @@ impl AppendStream {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let removed = self.routes.sessions.lock().as_mut().and_then(|sessions| sessions.remove(&self.session));
+        let removed =
+            self.routes.sessions.lock().as_mut().and_then(|sessions| sessions.remove(&self.session));
         if removed.is_some() {
             self.routes.closed.lock().push(self.session);
             // A full stream carries the news with its next frame.

@@ -17,7 +17,8 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+    VoteResponse,
 };
 use parking_lot::RwLock;
 use tokio::sync::mpsc::error::TrySendError;
@@ -53,7 +54,12 @@ pub(crate) trait PeerHandler: Send + Sync {
     async fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<Option<String>, String>;
     async fn elect(&self) -> Result<(), String>;
     fn stage_snapshot(&self) -> StagedSnapshot;
-    async fn install_snapshot(&self, vote: Vote, meta: SnapshotMeta, staged: StagedSnapshot) -> Result<Vote, String>;
+    async fn install_snapshot(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        staged: StagedSnapshot,
+    ) -> Result<Vote, String>;
 }
 
 /// The groups on this host, for the service.
@@ -125,7 +131,8 @@ impl Peer for PeerService {
     async fn beat(&self, request: Request<pb::BeatRequest>) -> Result<Response<pb::BeatReply>, Status> {
         let pb::BeatRequest { group, request } = request.into_inner();
         let group = self.registry.group(group)?;
-        let request = request.ok_or(CodecError::Missing("request")).and_then(append_from_pb).map_err(malformed)?;
+        let request =
+            request.ok_or(CodecError::Missing("request")).and_then(append_from_pb).map_err(malformed)?;
         let answer = group.append(request).await.map_err(stopped)?;
         Ok(Response::new(beat_to_pb(answer)))
     }
@@ -140,7 +147,8 @@ impl Peer for PeerService {
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         let request = request.into_inner();
         let group = self.registry.group(request.group)?;
-        let answer = group.pre_vote(vote_request_from_pb(request).map_err(malformed)?).await.map_err(stopped)?;
+        let answer =
+            group.pre_vote(vote_request_from_pb(request).map_err(malformed)?).await.map_err(stopped)?;
         Ok(Response::new(vote_response_to_pb(&answer)))
     }
 

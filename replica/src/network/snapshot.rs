@@ -43,8 +43,11 @@ pub(super) async fn send(
     data: SnapshotData,
 ) -> Result<SnapshotResponse<TypeConfig>, RpcError> {
     let (parts, outgoing) = mpsc::channel(SNAPSHOT_PAGES_AHEAD);
-    let header =
-        pb::SnapshotHeader { group: group.0, vote: Some(vote_to_pb(&vote)), meta: Some(snapshot_meta_to_pb(&meta)) };
+    let header = pb::SnapshotHeader {
+        group: group.0,
+        vote: Some(vote_to_pb(&vote)),
+        meta: Some(snapshot_meta_to_pb(&meta)),
+    };
     let mut bulk = link.bulk.clone();
     let sent = bulk.snapshot(ReceiverStream::new(outgoing));
     tokio::pin!(sent);
@@ -89,7 +92,10 @@ async fn feed(
 }
 
 /// Takes a snapshot in and installs it; answers the member's vote.
-pub(super) async fn receive(registry: &Registry, mut parts: Streaming<pb::SnapshotPart>) -> Result<Vote, Status> {
+pub(super) async fn receive(
+    registry: &Registry,
+    mut parts: Streaming<pb::SnapshotPart>,
+) -> Result<Vote, Status> {
     let header = next(&mut parts).await?.header.ok_or_else(|| malformed(CodecError::Missing("header")))?;
     let vote = vote_from_pb(&header.vote.ok_or_else(|| malformed(CodecError::Missing("vote")))?);
     let meta = header.meta.ok_or_else(|| malformed(CodecError::Missing("meta")))?;

@@ -5,8 +5,8 @@
 //! Not here: the values they are made of (log ids, votes, entries); those are [`crate::codec`]'s.
 
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 
 use crate::codec::{
@@ -36,7 +36,9 @@ pub(super) fn append_from_pb(request: pb::AppendRequest) -> Result<Append, Codec
 }
 
 /// The answer to a frame. `Err` carries why the session ends.
-pub(super) fn outcome_to_pb(result: Result<StreamAppendResult<TypeConfig>, String>) -> pb::append_reply::Outcome {
+pub(super) fn outcome_to_pb(
+    result: Result<StreamAppendResult<TypeConfig>, String>,
+) -> pb::append_reply::Outcome {
     use pb::append_reply::Outcome;
     match result {
         Ok(Ok(last)) => Outcome::Matched(pb::Matched { last: last.as_ref().map(log_id_to_pb) }),
@@ -126,7 +128,9 @@ pub(super) fn transfer_to_pb(group: u32, request: &TransferLeaderRequest<TypeCon
     }
 }
 
-pub(super) fn transfer_from_pb(request: pb::TransferRequest) -> Result<TransferLeaderRequest<TypeConfig>, CodecError> {
+pub(super) fn transfer_from_pb(
+    request: pb::TransferRequest,
+) -> Result<TransferLeaderRequest<TypeConfig>, CodecError> {
     let from = vote_from_pb(&request.from_leader.ok_or(CodecError::Missing("from_leader"))?);
     Ok(TransferLeaderRequest::new(from, request.to, request.last.as_ref().map(log_id_from_pb)))
 }

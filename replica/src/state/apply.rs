@@ -24,8 +24,8 @@ use world::UnixMs;
 use crate::codec;
 use crate::engine::{Batch, EngineError};
 use crate::machine::{At, Machine, PrefixView, Txn, Writes};
-use crate::state::live::{Core, Live, put_head};
 use crate::state::keys::{self, Kind};
+use crate::state::live::{Core, Live, put_head};
 use crate::types::{LogId, Proposal, Replies, StoredMembership, TypeConfig, node_id};
 
 /// Commands of one run, in bytes. After a restart the whole log may be waiting to be applied; it
@@ -57,10 +57,7 @@ where
 
 impl<M: Machine> Core<M> {
     /// Applies a run and answers what to reply. Nothing of it is visible before all of it is.
-    pub(super) fn apply_run(
-        &self,
-        run: Vec<EntryResponder<TypeConfig>>,
-    ) -> Result<Vec<Answer>, EngineError> {
+    pub(super) fn apply_run(&self, run: Vec<EntryResponder<TypeConfig>>) -> Result<Vec<Answer>, EngineError> {
         let mut live = self.live.write();
         let prefix = keys::state(self.group, live.generation);
         let view = PrefixView::new(&*self.engine, prefix.clone());
@@ -78,9 +75,7 @@ impl<M: Machine> Core<M> {
             live.applied = Some(entry.log_id);
             let replies = match entry.payload {
                 EntryPayload::Blank => Replies::default(),
-                EntryPayload::Normal(proposal) => {
-                    live.apply_proposal(&mut txn, entry.log_id, &proposal)?
-                }
+                EntryPayload::Normal(proposal) => live.apply_proposal(&mut txn, entry.log_id, &proposal)?,
                 EntryPayload::Membership(changed) => {
                     membership = Some(StoredMembership::new(Some(entry.log_id), changed));
                     Replies::default()

@@ -72,9 +72,8 @@ mod tests {
     fn other_generations_leave_out_the_current_one_and_other_groups() {
         let group = GroupId(9);
         let [below, above] = other_generations(group, 3);
-        let inside = |key: &[u8]| {
-            [&below, &above].iter().any(|(from, to)| from.as_ref() <= key && key < to.as_ref())
-        };
+        let inside =
+            |key: &[u8]| [&below, &above].iter().any(|(from, to)| from.as_ref() <= key && key < to.as_ref());
         let key = |group, generation| [state(group, generation).as_ref(), b"\xffk"].concat();
         assert!(inside(&key(group, 1)) && inside(&key(group, 2)));
         assert!(inside(&key(group, 4)) && inside(&key(group, u32::MAX)));

@@ -101,10 +101,8 @@ impl<M: Machine> Core<M> {
         // All of what survived is durable, so it is itself a snapshot, at least as new as the one
         // that was reported before the restart.
         let reported: Option<pb::LogId> = load(&*engine, group, Kind::Snapshot)?;
-        let current = reported.map(|_| Current {
-            meta: live.meta(),
-            data: OutgoingSnapshot::pin(&*engine, group, &live),
-        });
+        let current = reported
+            .map(|_| Current { meta: live.meta(), data: OutgoingSnapshot::pin(&*engine, group, &live) });
         Ok(Core {
             group,
             engine,
@@ -204,11 +202,7 @@ fn load<T: prost::Message + Default>(
 }
 
 /// Deletes generations that were being received, or given up, when the process ended.
-fn drop_other_generations(
-    group: GroupId,
-    engine: &dyn Engine,
-    current: u32,
-) -> Result<(), EngineError> {
+fn drop_other_generations(group: GroupId, engine: &dyn Engine, current: u32) -> Result<(), EngineError> {
     for (from, to) in keys::other_generations(group, current) {
         let mut stale = false;
         engine.scan(&from, &to, false, &mut |_, _| {

@@ -13,8 +13,8 @@ use world::GroupId;
 
 use crate::engine::{Engine, EngineError, View};
 use crate::machine::{Machine, PrefixView};
-use crate::state::live::Live;
 use crate::state::keys;
+use crate::state::live::Live;
 use crate::state::page::{self, Sealer, SnapshotSeal};
 use crate::state::stage::StagedSnapshot;
 
@@ -38,11 +38,7 @@ pub struct OutgoingSnapshot {
 }
 
 impl OutgoingSnapshot {
-    pub(super) fn pin<M: Machine>(
-        engine: &dyn Engine,
-        group: GroupId,
-        live: &Live<M>,
-    ) -> OutgoingSnapshot {
+    pub(super) fn pin<M: Machine>(engine: &dyn Engine, group: GroupId, live: &Live<M>) -> OutgoingSnapshot {
         OutgoingSnapshot {
             view: engine.snapshot(),
             prefix: keys::state(group, live.generation),

@@ -24,8 +24,8 @@ use crate::codec;
 use crate::engine::{Batch, Engine, EngineError};
 use crate::machine::{Machine, PrefixView, prefix_end};
 use crate::state::apply::gather;
-use crate::state::live::{Core, Current, StateHandle, put_head};
 use crate::state::keys::{self, Kind};
+use crate::state::live::{Core, Current, StateHandle, put_head};
 use crate::state::snapshot::{OutgoingSnapshot, SnapshotData};
 use crate::state::stage::StagedSnapshot;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -45,11 +45,7 @@ impl<M: Machine> StateStore<M> {
     ///
     /// # Errors
     /// [`EngineError`].
-    pub fn open(
-        group: GroupId,
-        engine: Arc<dyn Engine>,
-        machine: M,
-    ) -> Result<StateStore<M>, EngineError> {
+    pub fn open(group: GroupId, engine: Arc<dyn Engine>, machine: M) -> Result<StateStore<M>, EngineError> {
         Ok(StateStore { core: Arc::new(Core::open(group, engine, machine)?) })
     }
 
@@ -179,10 +175,7 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for StateBuilder<M> {
         core.engine.flush()?;
         core.flushed_next.raise(self.meta.last_log_id.as_ref());
         core.report(Current { meta: self.meta.clone(), data: self.data.clone() });
-        Ok(Snapshot {
-            meta: self.meta.clone(),
-            snapshot: SnapshotData::Outgoing(self.data.clone()),
-        })
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Outgoing(self.data.clone()) })
     }
 }
 

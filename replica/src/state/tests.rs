@@ -44,17 +44,18 @@ type Seen = (Vec<(String, u64)>, u64, Option<u64>);
 
 fn seen(store: &StateStore<Sums>) -> Seen {
     let handle = store.handle();
-    handle.read(|sums, view| {
-        let mut all = Vec::new();
-        view.scan(&[], &[], false, &mut |name, sum| {
-            let sum = u64::from_be_bytes(sum.try_into().expect("8 bytes"));
-            all.push((String::from_utf8(name.to_vec()).expect("a name"), sum));
-            ControlFlow::Continue(())
+    handle
+        .read(|sums, view| {
+            let mut all = Vec::new();
+            view.scan(&[], &[], false, &mut |name, sum| {
+                let sum = u64::from_be_bytes(sum.try_into().expect("8 bytes"));
+                all.push((String::from_utf8(name.to_vec()).expect("a name"), sum));
+                ControlFlow::Continue(())
+            })
+            .expect("readable");
+            (all, sums.total())
         })
-        .expect("readable");
-        (all, sums.total())
-    })
-    .into_seen(handle.applied().map(|id| id.index))
+        .into_seen(handle.applied().map(|id| id.index))
 }
 
 trait IntoSeen {
@@ -68,7 +69,9 @@ impl IntoSeen for (Vec<(String, u64)>, u64) {
     }
 }
 
-async fn build(store: &mut StateStore<Sums>) -> openraft::Snapshot<LeaderId, u64, crate::types::Peer, SnapshotData> {
+async fn build(
+    store: &mut StateStore<Sums>,
+) -> openraft::Snapshot<LeaderId, u64, crate::types::Peer, SnapshotData> {
     let mut builder = store.try_create_snapshot_builder(true).await.expect("always");
     builder.build_snapshot().await.expect("healthy")
 }
@@ -95,12 +98,15 @@ async fn a_run_is_applied_and_the_clock_never_runs_backwards() {
     let mut store = open(&SimDisk::new());
     let voters = BTreeSet::from([257]);
     let membership = Membership::new_with_defaults(vec![voters], []);
-    apply(&mut store, vec![
-        Entry { log_id: id(0), payload: EntryPayload::Membership(membership.clone()) },
-        add(1, 50, &[("a", 1), ("b", 2)]),
-        Entry { log_id: id(2), payload: EntryPayload::Blank },
-        add(3, 40, &[("a", 10)]),
-    ])
+    apply(
+        &mut store,
+        vec![
+            Entry { log_id: id(0), payload: EntryPayload::Membership(membership.clone()) },
+            add(1, 50, &[("a", 1), ("b", 2)]),
+            Entry { log_id: id(2), payload: EntryPayload::Blank },
+            add(3, 40, &[("a", 10)]),
+        ],
+    )
     .await;
     assert_eq!(seen(&store), (vec![("a".into(), 11), ("b".into(), 2)], 13, Some(3)));
     assert_eq!(store.handle().now().0, 50);
@@ -164,10 +170,7 @@ async fn a_snapshot_travels_in_pages_and_replaces_the_state() {
     assert!(pages > 5, "only {pages} pages");
     assert_eq!(seen(&follower).0, [("old".to_owned(), 9)], "visible before it is installed");
     staged.seal(&from.seal()).expect("complete");
-    follower
-        .install_snapshot(&snapshot.meta, SnapshotData::Incoming(staged))
-        .await
-        .expect("installed");
+    follower.install_snapshot(&snapshot.meta, SnapshotData::Incoming(staged)).await.expect("installed");
     assert_eq!(seen(&follower), expected);
     assert_eq!(follower.handle().now().0, 70);
     assert_eq!(follower.handle().flushed_next().get(), 1);
@@ -328,9 +331,8 @@ async fn the_log_is_not_purged_beyond_the_flushed_state() {
     let engine = SimEngine::open(&SimDisk::new());
     let writer = LogWriter::start_task(engine.clone(), Arc::new(|| Box::pin(std::future::ready(()))));
     let mut state = open(&SimDisk::new());
-    let mut log = LogStore::open(GROUP, engine, writer)
-        .expect("empty")
-        .guarded_by(state.handle().flushed_next());
+    let mut log =
+        LogStore::open(GROUP, engine, writer).expect("empty").guarded_by(state.handle().flushed_next());
     let entries: Vec<Entry> = (0..6).map(|index| add(index, 1, &[("a", 1)])).collect();
     log.blocking_append(entries.clone()).await.expect("durable");
     apply(&mut state, entries[..4].to_vec()).await;

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use replica::config::ReplicaConfig;
-use replica::engine::{Engine, View};
 use replica::engine::rocks::{Memory, Mode, RocksEngine};
+use replica::engine::{Engine, View};
 use replica::error::ProposeError;
 use replica::group::Group;
 use replica::host::{Engines, Host, HostConfig};
@@ -89,7 +89,8 @@ fn open(dir: &Path) -> Engines {
     let memory = Memory { write_buffer_bytes: 16 << 20, block_cache_bytes: 16 << 20 };
     std::fs::create_dir_all(dir).expect("a directory");
     let log: Arc<dyn Engine> = RocksEngine::open(&dir.join("log"), Mode::Log, memory).expect("log engine");
-    let state: Arc<dyn Engine> = RocksEngine::open(&dir.join("state"), Mode::State, memory).expect("state engine");
+    let state: Arc<dyn Engine> =
+        RocksEngine::open(&dir.join("state"), Mode::State, memory).expect("state engine");
     let log_writer = LogWriter::start_thread(Arc::clone(&log)).expect("a thread");
     Engines { log, log_writer, state }
 }
@@ -136,7 +137,11 @@ impl Cluster {
 
     pub async fn start(&mut self, name: &str) {
         let id = node(name);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let address = self.addresses[&id].clone();
         let net: Arc<dyn Net> = Arc::new(CutNet::new(&address, Arc::clone(&self.cuts)));
         let config = HostConfig { node: id, replica: self.replica.clone() };
@@ -219,7 +224,10 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        panic!("{group} has no leader: {:#?}", self.members(group).iter().map(|m| m.status()).collect::<Vec<_>>());
+        panic!(
+            "{group} has no leader: {:#?}",
+            self.members(group).iter().map(|m| m.status()).collect::<Vec<_>>()
+        );
     }
 
     /// Waits until every running member holds the same, at least `count` commands of it.
@@ -242,7 +250,9 @@ impl Cluster {
             for member in self.members(group) {
                 match member.propose(Bytes::copy_from_slice(command.as_bytes())).await {
                     Ok(_) => return,
-                    Err(ProposeError::NotLeader { .. } | ProposeError::Unknown(_) | ProposeError::Refused(_)) => {}
+                    Err(
+                        ProposeError::NotLeader { .. } | ProposeError::Unknown(_) | ProposeError::Refused(_),
+                    ) => {}
                 }
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -43,13 +43,7 @@ impl View for Pinned {
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), EngineError> {
         let Some(options) = bounds(from, to) else { return Ok(()) };
         walk(self.snapshot.raw_iterator_opt(options), reverse, visit)
     }
