@@ -148,13 +148,19 @@ fn after_a_failed_write_nothing_more_is_reserved() {
 fn the_format_is_frozen() {
     let slot = encode(&id(0x0102), &Mark { sequence: 5, reserved: 260, step: 128 });
     let hex: String = slot.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(
-        hex,
-        concat!(
-            "686263757200000100000000000000050000010400000080000001020000000c0003000000000000",
-            "07070707070707070707070707070707abababababababab8a624e30e49ddc2c5ca8bd6b3713317e"
-        )
-    );
+    let want = [
+        "6862637572000001",                 // format id
+        "0000000000000005",                 // sequence
+        "00000104",                         // reserved
+        "00000080",                         // step
+        "00000102",                         // count
+        "0000000c",                         // file
+        "0003000000000000",                 // slot
+        "07070707070707070707070707070707", // build
+        "abababababababab",                 // incarnation
+        "8a624e30e49ddc2c5ca8bd6b3713317e", // BLAKE3
+    ];
+    assert_eq!(hex, want.concat());
 }
 
 proptest! {
