@@ -3,8 +3,8 @@
 //! ```text
 //!   retryable ......................... 503   UNAVAILABLE
 //!   unauthorized, token_expired ....... 401   UNAUTHENTICATED
-//!   wrong_user, not_yours, revoked, .. 403   PERMISSION_DENIED
-//!   already_opened, claimed_by_other .. 409   ALREADY_EXISTS
+//!   key_revoked, key_unlisted ......... 403   PERMISSION_DENIED
+//!   already_opened .................... 409   ALREADY_EXISTS
 //!   expired, closed ................... 410   FAILED_PRECONDITION
 //!   anything else ..................... 400   INVALID_ARGUMENT
 //! ```
@@ -142,9 +142,9 @@ impl EdgeError {
 /// What to answer a refusal that will not change.
 fn status_of(code: &str) -> StatusCode {
     match code {
-        "wrong_user" | "not_yours" | "revoked" | "key_revoked" | "denied" => StatusCode::FORBIDDEN,
-        "already_opened" | "already_claimed" | "claimed_by_other" | "conflict" => StatusCode::CONFLICT,
-        "expired" | "ticket_expired" | "closed" | "event_closed" => StatusCode::GONE,
+        "key_revoked" | "key_unlisted" => StatusCode::FORBIDDEN,
+        "already_opened" => StatusCode::CONFLICT,
+        "expired" | "closed" => StatusCode::GONE,
         _ => StatusCode::BAD_REQUEST,
     }
 }
