@@ -363,9 +363,7 @@ impl Worker {
         for (who, what) in [(user, altered.as_str()), (other, ticket)] {
             let body = Bytes::from(serde_json::json!({ "ticket": what }).to_string());
             self.memory.thefts += 1;
-            if matches!(self.try_open(who, 0, body).await, OpenOutcome::Opened(_))
-                && (who != user || what != ticket)
-            {
+            if matches!(self.try_open(who, 0, body).await, OpenOutcome::Opened(_)) {
                 self.memory.thefts_succeeded += 1;
             }
         }

@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use ticket::sign::SigningKey;
-use world::disk::{Disk, RealDisk};
+use world::disk::{Disk, RealDisk, publish_secret};
 use world::{NodeId, rng};
 
 use super::process;
@@ -232,8 +231,10 @@ impl DevDir {
         session.publish(&self.session_key_file()).context(Exit::Error, "writing the session key")?;
         let admin = rng::secret_bytes().context(Exit::Error, "making the admin token")?;
         let history = rng::secret_bytes().context(Exit::Error, "making the history key")?;
-        write_secret(&folder.join("history.key"), &hex(&history))?;
-        write_secret(&folder.join("admin.token"), &hex(&admin))
+        publish_secret(&folder.join("history.key"), hex(&history).as_bytes())
+            .context(Exit::Error, "writing the history key")?;
+        publish_secret(&folder.join("admin.token"), hex(&admin).as_bytes())
+            .context(Exit::Error, "writing the admin token")
     }
 
     fn session_public_key(&self) -> Result<String, Failure> {
@@ -245,14 +246,4 @@ impl DevDir {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file that only its owner may read.
-fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.sync_all()
-    };
-    write().context(Exit::Error, format!("writing {}", path.display()))
 }

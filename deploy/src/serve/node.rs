@@ -220,8 +220,7 @@ async fn add_groups(
     let control = control.context(Exit::Error, "joining the control group")?;
     let mut data: Vec<Arc<dyn KvGroup>> = Vec::new();
     for number in 1..=cluster.kv.data_groups {
-        let group =
-            host.add_group(GroupId(number), DataMachine, &voters, first_leader(number)).await;
+        let group = host.add_group(GroupId(number), DataMachine, &voters, first_leader(number)).await;
         data.push(group.context(Exit::Error, format!("joining data group {number}"))?);
     }
     let mut partitions = Vec::new();
