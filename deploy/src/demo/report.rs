@@ -4,6 +4,7 @@
 //! numbers.
 
 use std::fmt::Write as _;
+use std::io::{self, IsTerminal};
 
 use serde::Serialize;
 
@@ -190,12 +191,14 @@ pub struct Verdict {
 }
 
 impl Report {
-    /// The page for a person.
+    /// The page for a person. Whoever sat at the terminal has seen the timeline as it happened.
     #[must_use]
     pub fn page(&self) -> String {
         let mut page = String::new();
         let _ = writeln!(page, "\n{}  scheme {}  fault {}\n", self.event, self.scheme, self.fault);
-        self.write_timeline(&mut page);
+        if !(io::stdout().is_terminal() && io::stderr().is_terminal()) {
+            self.write_timeline(&mut page);
+        }
         self.write_slots(&mut page);
         self.write_zones(&mut page);
         self.write_money(&mut page);
