@@ -152,7 +152,8 @@ impl Driver {
         for key in keys {
             self.close(key, FileState::Ended);
         }
-        self.publish();
+        // The board only: the desk stays closed.
+        self.board.store(Arc::new(self.new_board()));
     }
 
     async fn tick(&mut self) {
