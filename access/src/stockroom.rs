@@ -4,7 +4,7 @@
 //!   DATA/tickets/<build>/roster.json, .sig     what this node holds, signed by the planner
 //!   DATA/tickets/<build>/seal-<node>.key       this node's seal key of the build
 //!   DATA/tickets/<build>/files/000012.hbt      the records
-//!   DATA/access/cursors/<build>/00003-0000000012.cursor
+//!   DATA/access/cursors/<build>/<incarnation>/00003-0000000012.cursor
 //! ```
 //! A file is prepared before it is claimed: loaded and verified whole, and its cursor durable. So
 //! no node claims what it cannot issue, and a claim of this disk without a cursor proves that the
@@ -187,7 +187,7 @@ impl Stockroom {
             self.prepared.insert(key, records);
         }
         let id = self.cursor_id(entry, incarnation);
-        Cursor::create(&*self.disk, &self.cursor_path(entry), &id, self.step)
+        Cursor::create(&*self.disk, &self.cursor_path(entry, incarnation), &id, self.step)
             .map_err(|source| StockError::Cursor { slot: entry.slot, file: entry.no, source })
     }
 
@@ -202,8 +202,8 @@ impl Stockroom {
         };
         let id = self.cursor_id(entry, incarnation);
         let of_cursor = |source| StockError::Cursor { slot: entry.slot, file: entry.no, source };
-        let cursor =
-            Cursor::load(&*self.disk, &self.cursor_path(entry), &id, self.step).map_err(of_cursor)?;
+        let cursor = Cursor::load(&*self.disk, &self.cursor_path(entry, incarnation), &id, self.step)
+            .map_err(of_cursor)?;
         let name = (entry.slot, entry.no, entry.home);
         ShelfFile::place(name, records, cursor, Arc::clone(&self.keeper)).map_err(of_cursor)
     }
@@ -221,9 +221,12 @@ impl Stockroom {
         Ok(records)
     }
 
-    fn cursor_path(&self, entry: &FileEntry) -> PathBuf {
+    /// Each incarnation keeps its cursors apart: one that an earlier incarnation made ready for a
+    /// file it then did not claim must not stand in its successor's way.
+    fn cursor_path(&self, entry: &FileEntry, incarnation: Incarnation) -> PathBuf {
         let name = format!("{:05}-{:010}.cursor", entry.slot.0, entry.no.0);
-        self.data_dir.join("access").join("cursors").join(self.build.to_string()).join(name)
+        let cursors = self.data_dir.join("access").join("cursors");
+        cursors.join(self.build.to_string()).join(incarnation.to_string()).join(name)
     }
 
     fn cursor_id(&self, entry: &FileEntry, incarnation: Incarnation) -> CursorId {
