@@ -249,3 +249,6 @@ async fn keep(desk: Arc<Desk>, called: Arc<Notify>, mut stopped: watch::Receiver
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

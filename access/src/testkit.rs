@@ -16,9 +16,11 @@ use ticket::id::{BuildId, EventTag, FileNo, SlotNo};
 use ticket::keys::SealMaster;
 use ticket::manifest::{FileEntry, MANIFEST_FORMAT, Roster, SlotEntry, publish_signed};
 use ticket::record::Record;
+use ticket::seal::Unsealer;
 use ticket::sign::SigningKey;
+use world::clock::ManualClock;
 use world::disk::{Disk, Opened, RealDisk};
-use world::{NodeId, UnixMs};
+use world::{Clock, NodeId, UnixMs};
 
 use crate::claim::ClaimTiming;
 use crate::node::{AccessNode, NodeConfig, build_dir, seal_key_path, trusted_key_path};
@@ -67,7 +69,7 @@ pub fn record(file: FileNo, index: u32) -> Record {
 
 /// A build whose files really lie on disks, and the keys that go with it.
 pub struct Deployment {
-    pub sign: SigningKey,
+    sign: SigningKey,
     pub session: SigningKey,
     pub roster: Roster,
     master: [u8; 32],
@@ -133,7 +135,7 @@ impl Deployment {
         }
     }
 
-    pub fn master(&self) -> SealMaster {
+    fn master(&self) -> SealMaster {
         SealMaster::from_bytes(self.master)
     }
 
@@ -142,7 +144,7 @@ impl Deployment {
     }
 
     /// The event as operators would have activated it.
-    pub fn event(&self) -> EventRecord {
+    fn event(&self) -> EventRecord {
         let window = |slot: &SlotEntry| SlotWindow {
             slot: slot.slot,
             id: slot.id.clone(),
@@ -174,19 +176,15 @@ impl Deployment {
         config
     }
 
-    pub fn start(
-        &self,
-        name: &str,
-        kv: &Arc<LocalKv>,
-        clock: &Arc<world::clock::ManualClock>,
-    ) -> Arc<AccessNode> {
-        AccessNode::start(
-            self.config(name),
-            Arc::clone(kv) as Arc<dyn Kv>,
-            Arc::new(RealDisk),
-            Arc::clone(clock) as Arc<dyn world::Clock>,
-        )
-        .expect("a node starts")
+    /// Starts a node as [`Deployment::config`] has it.
+    pub fn start(&self, name: &str, kv: Arc<dyn Kv>, clock: &Arc<ManualClock>) -> Arc<AccessNode> {
+        AccessNode::start(self.config(name), kv, Arc::new(RealDisk), Arc::clone(clock) as Arc<dyn Clock>)
+            .expect("a node starts")
+    }
+
+    /// Opens what this deployment's nodes seal.
+    pub fn unsealer(&self) -> Unsealer {
+        Unsealer::new(self.master(), EVENT, BUILD)
     }
 }
 
@@ -204,7 +202,6 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// What one write would have done to a file.
 #[derive(Clone, Debug)]
 pub struct Written {
-    pub path: PathBuf,
     pub before: Vec<u8>,
     pub offset: usize,
     pub bytes: Vec<u8>,
@@ -260,7 +257,7 @@ impl Opened for MemoryFile {
         }
         let before = memory.files[&self.path].clone();
         let offset = offset as usize;
-        memory.writes.push(Written { path: self.path.clone(), before, offset, bytes: bytes.to_vec() });
+        memory.writes.push(Written { before, offset, bytes: bytes.to_vec() });
         let file = memory.files.get_mut(&self.path).expect("a loaded file");
         file[offset..offset + bytes.len()].copy_from_slice(bytes);
         Ok(())
