@@ -70,7 +70,6 @@ pub fn record(file: FileNo, index: u32) -> Record {
 /// A build whose files really lie on disks, and the keys that go with it.
 pub struct Deployment {
     sign: SigningKey,
-    pub session: SigningKey,
     pub roster: Roster,
     master: [u8; 32],
     dirs: BTreeMap<NodeId, tempfile::TempDir>,
@@ -94,8 +93,7 @@ impl Deployment {
             });
         }
         let sign = SigningKey::from_bytes([1; 32]);
-        let session = SigningKey::from_bytes([2; 32]);
-        let mut deployment = Deployment { sign, session, roster, master: [3; 32], dirs: BTreeMap::new() };
+        let mut deployment = Deployment { sign, roster, master: [3; 32], dirs: BTreeMap::new() };
         deployment.write_files();
         deployment
     }

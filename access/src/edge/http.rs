@@ -123,6 +123,10 @@ fn read_body(body: Body) -> Result<Bytes, EdgeError> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, EdgeError> {
+    // An array would be taken for a request whose fields are given by place.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(EdgeError::bad_request("The body is not a JSON object."));
+    }
     serde_json::from_slice(body)
         .map_err(|error| EdgeError::bad_request(&format!("The body is not valid: {error}.")))
 }

@@ -3,12 +3,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ::http::{Request, StatusCode, header};
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{Request, StatusCode, header};
 use kvsvr::api::Kv;
 use kvsvr::testing::LocalKv;
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ impl Scene {
     }
 
     async fn send(&self, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> (StatusCode, Value) {
-        let mut request = Request::builder().method(method).uri(path).version(http::Version::HTTP_11);
+        let mut request = Request::builder().method(method).uri(path).version(::http::Version::HTTP_11);
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, token);
         }
