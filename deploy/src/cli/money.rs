@@ -150,7 +150,7 @@ pub async fn preload_instant(connected: &Connected, build: &BuildDir) -> Result<
 /// Runs `reconcile run`.
 ///
 /// # Errors
-/// Exit code 8 when something does not match.
+/// Exit code 8 when something does not match, 6 when openings are still in the queue.
 pub async fn reconcile(command: ReconcileCommand, format: Format) -> Result<(), Failure> {
     let ReconcileCommand::Run { place, credit, report: file } = command;
     let connected = place.target.connect()?;
@@ -172,8 +172,14 @@ pub async fn reconcile(command: ReconcileCommand, format: Format) -> Result<(), 
         RealDisk.publish(&file, &bytes).context(Exit::Error, doing())?;
     }
     print(format, &Reconciled { report: &report, credited_now }, show)?;
-    if report.totals.mismatches == 0 {
+    if report.totals.mismatches == 0 && report.complete {
         return Ok(());
+    }
+    if report.totals.mismatches == 0 {
+        return Err(Failure::new(
+            Exit::Unavailable,
+            "not complete: openings are still in the queue; repeat when it is empty",
+        ));
     }
     let message = format!("{} mismatches: see the findings", report.totals.mismatches);
     Err(Failure::new(Exit::Unverified, message))

@@ -112,12 +112,14 @@ impl Payments {
         settling: &mut Option<tokio::task::JoinHandle<()>>,
         stopped: &watch::Receiver<bool>,
     ) -> Result<(), Failure> {
+        // Taken before the question: the answer is at least as new as this.
+        let asked_at = self.clock.now();
         let Some((record, _)) = event::read(&*self.kv).await? else { return Ok(()) };
         let secrets = self.store.secrets_dir(record.build);
         if !self.disk.exists(&secrets.join("sign.pub")) {
             return Ok(());
         }
-        let view = Arc::new(EventView { event: record.clone(), confirmed_ms: self.clock.now() });
+        let view = Arc::new(EventView { event: record.clone(), confirmed_ms: asked_at });
         match active {
             None => {
                 let (made, settler) = self.activate(&record, &secrets, view)?;
