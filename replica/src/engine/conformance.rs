@@ -4,9 +4,11 @@
 //! Not here: faults that only one engine can show (`sim::tests`, `rocks::tests`).
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -60,14 +62,31 @@ impl RocksBed {
 
 /// Copies an instance as the disk holds it while the process still has it open: what a kill at
 /// this moment would leave.
+///
+/// RocksDB flushes, compacts and deletes in the background meanwhile. A copy made across such a
+/// change is the image of no moment, so it is made again until nothing changed around it.
 pub(super) fn copy_image(from: &Path, to: &Path) {
-    std::fs::create_dir(to).expect("a new directory");
-    for file in std::fs::read_dir(from).expect("readable") {
-        let file = file.expect("readable");
-        if file.file_name() != "LOCK" {
-            std::fs::copy(file.path(), to.join(file.file_name())).expect("copied");
+    for _ in 0..1_000 {
+        let before = listing(from);
+        std::fs::create_dir(to).expect("a new directory");
+        let copied = before.keys().all(|name| std::fs::copy(from.join(name), to.join(name)).is_ok());
+        if copied && listing(from) == before {
+            return;
         }
+        std::fs::remove_dir_all(to).expect("removed");
+        std::thread::sleep(Duration::from_millis(2));
     }
+    panic!("{} does not come to rest", from.display());
+}
+
+/// Names and lengths of an instance's files. A file that vanishes meanwhile is left out.
+fn listing(directory: &Path) -> BTreeMap<OsString, u64> {
+    std::fs::read_dir(directory)
+        .expect("readable")
+        .map(|file| file.expect("readable"))
+        .filter(|file| file.file_name() != "LOCK")
+        .filter_map(|file| Some((file.file_name(), file.metadata().ok()?.len())))
+        .collect()
 }
 
 impl Bed for RocksBed {
