@@ -70,7 +70,7 @@ pub struct Queue {
     pub high_water_messages: u64,
 }
 
-/// Timing of consensus.
+/// Timing and log of consensus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Raft {
@@ -80,6 +80,10 @@ pub struct Raft {
     pub election_min_ms: u64,
     /// The lease, and the longest such wait.
     pub election_max_ms: u64,
+    /// A snapshot is taken after this many log entries.
+    pub snapshot_every_entries: u64,
+    /// Log entries kept although a snapshot covers them, for members that are a little behind.
+    pub keep_entries: u64,
 }
 
 /// How access nodes issue.
@@ -132,7 +136,13 @@ impl Default for Queue {
 
 impl Default for Raft {
     fn default() -> Raft {
-        Raft { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 }
+        Raft {
+            heartbeat_ms: 50,
+            election_min_ms: 150,
+            election_max_ms: 300,
+            snapshot_every_entries: 20_000,
+            keep_entries: 5_000,
+        }
     }
 }
 
@@ -180,6 +190,8 @@ impl Cluster {
         within("raft.heartbeat_ms", self.raft.heartbeat_ms, 10, 10_000)?;
         within("raft.election_min_ms", self.raft.election_min_ms, 2 * self.raft.heartbeat_ms, 60_000)?;
         within("raft.election_max_ms", self.raft.election_max_ms, self.raft.election_min_ms + 1, 120_000)?;
+        within("raft.snapshot_every_entries", self.raft.snapshot_every_entries, 1, 10_000_000)?;
+        within("raft.keep_entries", self.raft.keep_entries, 0, 10_000_000)?;
         within("access.reserve_records", u64::from(self.access.reserve_records), 1, 65_536)?;
         within("access.opens_in_flight_max", self.access.opens_in_flight_max as u64, 1, 1_000_000)?;
         if ticket::sign::VerifyingKey::parse(&self.session_public_key).is_err() {
