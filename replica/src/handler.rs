@@ -63,7 +63,7 @@ impl<M: Machine> HostedGroup for Group<M> {
 
     async fn stand(&self) {
         // Refused by a replica that has stopped: then there is nobody to stand.
-        let _ = self.raft.trigger().elect().await;
+        let _ = self.raft.trigger().elect(false).await;
     }
 
     async fn snapshot_now(&self) {

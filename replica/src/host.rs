@@ -192,7 +192,8 @@ impl Host {
         Some(group.move_leader(to).await)
     }
 
-    /// Makes this host's member of a group stand for election now. Ignored by a leader.
+    /// Makes this host's member of a group stand for election now, without asking first whether
+    /// others would vote: a leader that is well is disturbed. Ignored by a leader.
     pub async fn stand_for_election(&self, group: GroupId) {
         let group = self.groups.lock().get(&group).map(Arc::clone);
         if let Some(group) = group {
