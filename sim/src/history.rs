@@ -9,7 +9,7 @@
 //! that nothing was and nothing will be done, `Unknown` when it may have been done, may be done
 //! later, or never. A timeout is unknown, whatever the status code says.
 //!
-//! Invariant: moments are totally ordered, also within one simulated millisecond: one [`Timeline`]
+//! Invariant: moments are totally ordered, also within one simulated millisecond: one [`Moments`]
 //! numbers them. `a` came before `b` only if `a`'s return has a smaller number than `b`'s invocation.
 //!
 //! Not here: how the calls were made.
@@ -102,14 +102,14 @@ impl<C, R> Op<C, R> {
 
 /// Numbers moments. One for a whole run: histories are compared with each other.
 #[derive(Clone, Debug, Default)]
-pub struct Timeline {
+pub struct Moments {
     next: u64,
     last_ms: u64,
 }
 
-impl Timeline {
+impl Moments {
     /// The next moment, at `now_ms`.
-    pub fn moment(&mut self, now_ms: u64) -> Moment {
+    pub fn next(&mut self, now_ms: u64) -> Moment {
         assert!(now_ms >= self.last_ms, "simulated time went back from {} to {now_ms}", self.last_ms);
         self.last_ms = now_ms;
         self.next += 1;
@@ -173,12 +173,12 @@ mod tests {
 
     #[test]
     fn an_operation_without_an_answer_is_unknown_and_never_over() {
-        let mut time = Timeline::default();
+        let mut time = Moments::default();
         let mut history: History<&str, ()> = History::default();
-        let first = history.invoke(time.moment(5), 1, None, "put");
-        let second = history.invoke(time.moment(5), 2, None, "put");
-        history.finish(time.moment(9), second, Outcome::Unknown);
-        let third = history.invoke(time.moment(5_000), 3, None, "get");
+        let first = history.invoke(time.next(5), 1, None, "put");
+        let second = history.invoke(time.next(5), 2, None, "put");
+        history.finish(time.next(9), second, Outcome::Unknown);
+        let third = history.invoke(time.next(5_000), 3, None, "get");
         let [a, b, c] = history.ops() else { panic!("three operations") };
         assert_eq!((first.0, second.0, third.0), (0, 1, 2));
         assert!(!a.precedes(c), "no answer: it may happen yet");
@@ -187,11 +187,11 @@ mod tests {
 
     #[test]
     fn moments_of_one_millisecond_are_ordered() {
-        let mut time = Timeline::default();
+        let mut time = Moments::default();
         let mut history: History<&str, ()> = History::default();
-        let first = history.invoke(time.moment(5), 1, None, "put");
-        history.finish(time.moment(5), first, Outcome::Done(()));
-        history.invoke(time.moment(5), 1, None, "get");
+        let first = history.invoke(time.next(5), 1, None, "put");
+        history.finish(time.next(5), first, Outcome::Done(()));
+        history.invoke(time.next(5), 1, None, "get");
         let [a, b] = history.ops() else { panic!("two operations") };
         assert!(a.precedes(b) && !b.precedes(a));
     }
@@ -199,10 +199,10 @@ mod tests {
     #[test]
     #[should_panic(expected = "finished twice")]
     fn an_operation_ends_once() {
-        let mut time = Timeline::default();
+        let mut time = Moments::default();
         let mut history: History<(), ()> = History::default();
-        let id = history.invoke(time.moment(0), 1, None, ());
-        history.finish(time.moment(1), id, Outcome::Unknown);
-        history.finish(time.moment(2), id, Outcome::Done(()));
+        let id = history.invoke(time.next(0), 1, None, ());
+        history.finish(time.next(1), id, Outcome::Unknown);
+        history.finish(time.next(2), id, Outcome::Done(()));
     }
 }

@@ -17,6 +17,46 @@ use world::{NodeId, ZoneId};
 
 use crate::target::Target;
 
+pub mod class;
+pub mod derive;
+mod episode;
+mod say;
+mod shrink;
+mod validate;
+
+pub use class::Class;
+pub use say::{list, span};
+pub use shrink::{Shrunk, shrink};
+pub use validate::{Problem, validate};
+
+/// What a schedule is played on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scene {
+    /// All nodes of the cluster.
+    pub nodes: Vec<NodeId>,
+    /// Groups of the consensus, numbered from 0.
+    pub groups: u32,
+    /// Nothing may happen after this; `heal-all` happens at this moment or before.
+    pub ends_ms: u64,
+    /// When each slot starts: the moments worth spoiling.
+    pub slots_ms: Vec<u64>,
+}
+
+impl Scene {
+    /// The zones, in order.
+    #[must_use]
+    pub fn zones(&self) -> Vec<ZoneId> {
+        let zones: std::collections::BTreeSet<ZoneId> = self.nodes.iter().map(|node| node.zone()).collect();
+        zones.into_iter().collect()
+    }
+
+    /// The nodes of a zone.
+    #[must_use]
+    pub fn nodes_of(&self, zone: ZoneId) -> Vec<NodeId> {
+        self.nodes.iter().copied().filter(|node| node.zone() == zone).collect()
+    }
+}
+
 /// One thing that happens at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
@@ -145,7 +185,8 @@ pub enum Action {
         #[serde(default)]
         tail: Tail,
     },
-    /// Nodes that are down start again, on the disks they have.
+    /// Nodes that are down start again, on the disks they have; one that runs all the same is ended
+    /// first.
     Restart { nodes: Vec<NodeId> },
     /// The processes do nothing for a while, and then go on as if nothing had been.
     Pause { nodes: Vec<NodeId>, for_ms: u64 },
@@ -190,7 +231,7 @@ pub enum Action {
     SlowDisk { nodes: Vec<NodeId>, min_ms: u64, max_ms: u64 },
     /// Writes are refused: no space.
     FullDisk { nodes: Vec<NodeId> },
-    /// The next sync fails. The node must stop, and not sync again.
+    /// The next sync fails. The node must stop, and not sync again: it counts as down from now on.
     FailSync { nodes: Vec<NodeId> },
     /// Bits of what is stored change.
     BitRot { nodes: Vec<NodeId>, store: Store, bits: u32 },
@@ -246,11 +287,53 @@ pub enum Action {
     /// A controller acts on what it knew this long ago.
     OldController { zone: ZoneId, verb: ZoneVerb, behind_ms: u64 },
 
-    /// Everything ends: links, disks and clocks work, nothing is held or paused, every node that has
-    /// a disk runs. What is lost stays lost.
+    /// Everything ends: links and clocks work, nothing is held or paused, disks are fast, have space
+    /// and are back in their own machines, every node that has a disk runs. What is lost stays lost.
     HealAll,
 }
 
 fn once() -> u32 {
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_reads_back_from_json_and_toml() {
+        for seed in 0..100 {
+            let scene = Scene {
+                nodes: ["a1", "b1", "c1"].map(|node| node.parse().expect("a node")).to_vec(),
+                groups: 3,
+                ends_ms: 30_000,
+                slots_ms: vec![5_000],
+            };
+            let schedule = derive::derive(seed, &scene, 1_000, &Class::ALL).schedule;
+            let json = serde_json::to_string(&schedule).expect("plain data");
+            assert_eq!(
+                serde_json::from_str::<Schedule>(&json).expect("what was written"),
+                schedule,
+                "{json}"
+            );
+            let toml = toml::to_string(&schedule).expect("plain data");
+            assert_eq!(toml::from_str::<Schedule>(&toml).expect("what was written"), schedule, "{toml}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_written_as_a_person_would() {
+        let step: Step = serde_json::from_str(
+            r#"{"at_ms": 5, "action": "partition", "between": ["a"], "and": ["b1", "crowd"]}"#,
+        )
+        .expect("a step");
+        assert_eq!(step.action.to_string(), "nothing passes between a and b1 and crowd");
+    }
+
+    #[test]
+    fn a_field_that_an_action_does_not_have_is_refused() {
+        let text = r#"{"at_ms": 5, "action": "island", "zone": "a", "crowds": true}"#;
+        let error = serde_json::from_str::<Step>(text).expect_err("a misspelt field").to_string();
+        assert!(error.contains("crowds"), "{error}");
+    }
 }
