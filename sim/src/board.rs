@@ -21,7 +21,7 @@ use crate::fabric::time;
 use crate::history::kv::{KvContents, KvHistory};
 use crate::history::operator::OperatorHistory;
 use crate::history::queue::{QueueContents, QueueHistory};
-use crate::history::{Moment, Timeline};
+use crate::history::{Moment, Moments};
 use crate::host::operator::Closing;
 
 /// See the module.
@@ -43,7 +43,7 @@ pub struct Board {
     /// Commands of people.
     pub operator: Mutex<OperatorHistory>,
     waiting: Mutex<String>,
-    timeline: Mutex<Timeline>,
+    moments: Mutex<Moments>,
 }
 
 impl Board {
@@ -91,7 +91,7 @@ impl Board {
     pub fn moment(&self) -> Moment {
         self.operations.fetch_add(1, Ordering::Relaxed);
         let now_ms = time::elapsed().map_or(0, |elapsed| elapsed.as_millis());
-        self.timeline.lock().moment(u64::try_from(now_ms).unwrap_or(u64::MAX))
+        self.moments.lock().next(u64::try_from(now_ms).unwrap_or(u64::MAX))
     }
 
     /// Operations that were recorded.

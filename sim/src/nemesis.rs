@@ -23,7 +23,7 @@ use crate::host::node::{Push, Site};
 use crate::host::orders::Typed;
 use crate::host::{APPS, CROWD, OPERATOR};
 use crate::links::{Links, Reason};
-use crate::schedule::{Action, Schedule, Step, Store, Tail};
+use crate::schedule::{Action, Class, Schedule, Step, Store, Tail};
 use crate::target::Target;
 
 /// How long a node that ended by itself stays down: what a supervisor waits.
@@ -36,11 +36,31 @@ enum Later {
     Release(Vec<(String, String)>),
 }
 
+/// Classes of faults that have players here.
+pub const ABLE: &[Class] = &[
+    Class::Crash,
+    Class::PowerCut,
+    Class::Blackout,
+    Class::Pause,
+    Class::Zone,
+    Class::Partition,
+    Class::OneWay,
+    Class::Flap,
+    Class::Hold,
+    Class::Latency,
+    Class::SlowDisk,
+    Class::Clock,
+    Class::Election,
+    Class::Snapshot,
+    Class::Operator,
+];
+
 /// See the module.
 pub struct Nemesis {
     sites: BTreeMap<NodeId, Arc<Site>>,
     outside: Vec<&'static str>,
     links: Links,
+    groups: Vec<GroupId>,
     latency_ms: (u64, u64),
     pending: BTreeMap<(u64, u64), Later>,
     next: u64,
@@ -62,6 +82,7 @@ impl Nemesis {
     pub fn new(
         sites: &[Arc<Site>],
         schedule: &Schedule,
+        groups: Vec<GroupId>,
         latency_ms: (u64, u64),
         chance: Stream,
         orders: mpsc::UnboundedSender<Typed>,
@@ -70,6 +91,7 @@ impl Nemesis {
             sites: sites.iter().map(|site| (site.id, Arc::clone(site))).collect(),
             outside: vec![CROWD, APPS, OPERATOR],
             links: Links::default(),
+            groups,
             latency_ms,
             pending: BTreeMap::new(),
             next: 0,
@@ -146,7 +168,7 @@ impl Nemesis {
     }
 
     fn play(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64, action: &Action) {
-        let name = name_of(action);
+        let name = action.name();
         let happened = self.act(sim, now_ms, action);
         tracing::info!(target: "sim::nemesis", happened, ?action);
         match happened {
@@ -292,10 +314,12 @@ impl Nemesis {
                 sites(self, nodes).iter().for_each(|site| site.clock.set_right());
                 true
             }
-            Action::Elect { node, group } => self.push(*node, Push::Elect(group.map(GroupId))),
+            Action::Elect { node, group } => self.push(*node, Push::Elect(group.and_then(|number| self.group(number)))),
             Action::TransferLeader { group, to } => {
-                let leader = self.leader_of(GroupId(*group))?;
-                leader != *to && self.push(leader, Push::Transfer(GroupId(*group), *to))
+                let leading = self.group(*group).and_then(|group| Some((group, self.leader_of(group)?)));
+                leading.is_some_and(|(group, leader)| {
+                    leader != *to && self.push(leader, Push::Transfer(group, *to))
+                })
             }
             Action::Snapshot { nodes } => {
                 nodes.iter().filter(|node| self.push(**node, Push::Snapshot)).count() > 0
@@ -416,6 +440,11 @@ impl Nemesis {
         self.sites.get(&node).is_some_and(|site| site.push(push))
     }
 
+    /// The group a schedule numbers so.
+    fn group(&self, number: u32) -> Option<GroupId> {
+        self.groups.get(number as usize).copied()
+    }
+
     fn leader_of(&self, group: GroupId) -> Option<NodeId> {
         let leads = |site: &&Arc<Site>| {
             let status = site.groups().map(|host| host.status()).unwrap_or_default();
@@ -470,10 +499,4 @@ fn pairs(some: &[String], others: &[String]) -> Vec<(String, String)> {
         }
     }
     found
-}
-
-/// The action's name in schedules.
-fn name_of(action: &Action) -> String {
-    let value = serde_json::to_value(action).unwrap_or_default();
-    value.get("action").and_then(|name| name.as_str()).unwrap_or("unnamed").to_owned()
 }

@@ -45,7 +45,7 @@ const TCP_CAPACITY: usize = 4_096;
 const DURATION_MAX: Duration = Duration::from_secs(3_600);
 
 /// A run that can be stepped.
-pub struct Scene {
+pub struct Stage {
     /// turmoil's simulation.
     pub sim: turmoil::Sim<'static>,
     /// The nodes, in order.
@@ -60,12 +60,12 @@ pub struct Scene {
     pub cluster: Cluster,
 }
 
-impl Scene {
-    /// Sets the scene of a seed.
+impl Stage {
+    /// Sets the stage of a seed.
     ///
     /// # Errors
     /// When the event cannot be minted.
-    pub fn set(seed: u64, knobs: &Knobs) -> Result<Scene, Failure> {
+    pub fn set(seed: u64, knobs: &Knobs) -> Result<Stage, Failure> {
         let nodes = NODES.map(|node| node.parse::<NodeId>().expect("a node's name"));
         let minted = Minted::mint(seed, knobs, &nodes)?;
         let cluster = cluster(knobs, &nodes, &minted);
@@ -102,7 +102,7 @@ impl Scene {
             sim.client(CROWD, async { Ok(()) });
         }
         add_apps(&mut sim, seed, knobs, &cluster, &board)?;
-        Ok(Scene { sim, sites, board, orders, manifest, cluster })
+        Ok(Stage { sim, sites, board, orders, manifest, cluster })
     }
 }
 
