@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "sim/src/target.rs",
     "sim/src/schedule",
     "sim/src/history",
+    "sim/src/oracle",
 ];
 
 /// What a pure core must not name, and why.

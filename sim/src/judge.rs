@@ -1,54 +1,68 @@
-//! The verdicts on a run.
+//! The verdicts on a run: what its hosts, clients, people and books show, put before the oracles.
 //!
 //! Invariant: a run that did not come to its end gets no verdict about the end: what could not be
-//! looked at is not called good.
+//! looked at is not called good. What is missing is said under I10.
 //!
 //! Not here: the oracles themselves.
 
 use std::collections::BTreeMap;
 
 use deploy::demo::verdicts::{Evidence, about_money};
-use serde::{Deserialize, Serialize};
 
 use crate::knobs::{Knobs, Scenario};
+use crate::oracle::{Findings, Verdict, commands, i7_nothing_lost};
 use crate::stage::Stage;
 
-/// Whether one invariant held.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// `I1` to `I10`, or what else was looked at.
-    pub id: String,
-    /// Whether it held.
-    pub held: bool,
-    /// The numbers that show it, or the first thing that does not fit.
-    pub detail: String,
-}
-
-fn verdict(id: &str, held: bool, detail: impl Into<String>) -> Verdict {
-    Verdict { id: id.to_owned(), held, detail: detail.into() }
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All phases were gone through.
+    Complete,
+    /// This was waited for too long.
+    Stuck(String),
+    /// A host failed or panicked, and said this.
+    Broke(String),
 }
 
 /// Looks at everything.
 #[must_use]
-pub fn judge(stage: &Stage, knobs: &Knobs, stuck: Option<String>, broke: Option<String>) -> Vec<Verdict> {
-    let mut verdicts = Vec::new();
-    let whole = broke.is_none();
-    verdicts.push(match broke {
-        Some(what) => verdict("hosts", false, what),
-        None => verdict("hosts", true, "no host panicked or gave up"),
-    });
-    if whole {
-        verdicts.push(match stuck {
-            Some(what) => verdict("I10", false, format!("after the faults the run still waits for: {what}")),
-            None => verdict("I10", true, "one leader a group, the same state on all replicas, and all work done"),
-        });
+pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending) -> Vec<Verdict> {
+    let mut verdicts = vec![hosts(ending)];
+    if let Ending::Broke(_) = ending {
+        return verdicts;
     }
+    verdicts.push(converged(ending));
     if knobs.scenario == Scenario::Event {
         verdicts.extend(money(stage));
     }
+    let (kv, queue) = (stage.board.kv.lock(), stage.board.queue.lock());
+    let kept = i7_nothing_lost::check(&kv.0, kv.1.as_ref(), &queue.0, queue.1.as_ref());
+    verdicts.push(if kv.1.is_some() { kept } else { kept.or_nothing_to_see() });
+    verdicts.push(commands::check(&stage.board.operator.lock()).or_nothing_to_see());
     verdicts
 }
 
+fn hosts(ending: &Ending) -> Verdict {
+    let mut findings = Findings::new("hosts", "no host panics, no client gives up");
+    match ending {
+        Ending::Broke(what) => findings.violation(None, what.clone()),
+        Ending::Complete | Ending::Stuck(_) => findings.checked(),
+    }
+    findings.verdict(|_| "no host panicked, no client gave up".to_owned())
+}
+
+fn converged(ending: &Ending) -> Verdict {
+    let mut findings = Findings::new("I10", "without faults everything heals and serves");
+    match ending {
+        Ending::Stuck(what) => {
+            findings.violation(None, format!("after the faults the run still waits for: {what}"));
+        }
+        Ending::Complete | Ending::Broke(_) => findings.checked(),
+    }
+    findings.verdict(|_| "one leader a group, equal state on all replicas, all work done".to_owned())
+}
+
+/// I1 to I6, as the demo judges them.
 fn money(stage: &Stage) -> Vec<Verdict> {
     let (closing, memory) = (stage.board.closing.lock(), stage.board.memory.lock());
     let (Some(closing), Some(memory)) = (&*closing, &*memory) else { return Vec::new() };
@@ -57,7 +71,6 @@ fn money(stage: &Stage) -> Vec<Verdict> {
         event: &closing.event,
         zones: &closing.zones,
         nodes: &closing.issued,
-        partitions: stage.cluster.queue.partitions,
         before: &closing.before,
         after: &closing.after,
         books: &closing.books,
@@ -67,8 +80,22 @@ fn money(stage: &Stage) -> Vec<Verdict> {
         killed_at: None,
         seconds: 0.0,
     };
-    let verdicts = about_money(&evidence);
-    verdicts.into_iter().map(|v| verdict(&v.id, v.held, v.detail)).collect()
+    let verdicts = about_money(&evidence).into_iter();
+    verdicts.map(|verdict| of_demo(&verdict)).collect()
+}
+
+fn of_demo(verdict: &deploy::demo::report::Verdict) -> Verdict {
+    let (id, property) = match verdict.id.as_str() {
+        "I1" => ("I1", "minted amounts and counts equal the budget"),
+        "I2" => ("I2", "each file is claimed once"),
+        "I3" => ("I3", "each record is issued once"),
+        "I4" => ("I4", "every acknowledged open is credited once, or explained"),
+        "I5" => ("I5", "every fen is accounted for"),
+        _ => ("I6", "no credit outside the plan"),
+    };
+    let mut findings = Findings::new(id, property);
+    findings.must(verdict.held, None, || verdict.detail.clone());
+    findings.verdict(|_| verdict.detail.clone())
 }
 
 /// Faults of many runs, added up.

@@ -117,7 +117,7 @@ impl Knobs {
             slots: chance.random_range(3..=5),
             packets: [(); 3].map(|()| chance.random_range(30..=150)),
             claims_per_user: pick(chance, &[3, 10, 50]),
-            reserve_records: pick(chance, &[1, 4, 16]),
+            reserve_records: pick(chance, &[2, 4, 16]),
             users: chance.random_range(12..=60),
             shakes_per_second: chance.random_range(20..=50),
             kv_clients: chance.random_range(2..=4),

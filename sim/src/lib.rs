@@ -4,7 +4,7 @@
 //!   seed -> knobs, schedule -> stage (hosts over `fabric`) -> run (steps, nemesis) -> judge -> summary
 //! ```
 //! Pure parts take data and return data, so that a verdict can be given again from what was
-//! recorded: what goes wrong when ([`schedule`]), what clients saw ([`history`]).
+//! recorded: what goes wrong when ([`schedule`]), what clients saw ([`history`]), what must hold ([`oracle`]).
 //!
 //! Invariant: everything that happens in a run follows from its seed; the same seed gives the same
 //! trace in any process.
@@ -22,6 +22,7 @@ pub mod judge;
 pub mod knobs;
 pub mod links;
 pub mod nemesis;
+pub mod oracle;
 pub mod run;
 pub mod schedule;
 pub mod stage;

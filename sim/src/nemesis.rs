@@ -387,6 +387,7 @@ impl Nemesis {
     fn start(&mut self, sim: &mut turmoil::Sim<'_>, node: NodeId) {
         self.down.remove(&node);
         self.dark.remove(&node);
+        self.ended.remove(&node);
         let name = self.sites[&node].name();
         for (one, other) in pairs(&[name.clone()], &self.all_names()) {
             self.links.mend(&one, &other, Reason::Power);

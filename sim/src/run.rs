@@ -15,16 +15,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deploy::failure::Failure;
+use deploy::failure::{Context, Exit, Failure};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use world::GroupId;
+use world::mutant::Mutant;
 
 use crate::agree;
 use crate::fabric::time;
-use crate::judge::{self, Verdict};
+use crate::judge::{self, Ending};
 use crate::knobs::{Knobs, Purpose, Scenario, stream};
 use crate::nemesis::{ABLE, Nemesis};
+use crate::oracle::Verdict;
 use crate::schedule::{self, Class, Schedule};
 use crate::stage::{NODES, Stage};
 use crate::trace;
@@ -47,6 +49,8 @@ pub struct Options {
     pub schedule: Option<Schedule>,
     /// Play nothing.
     pub calm: bool,
+    /// A mistake to switch on, to see whether it is noticed.
+    pub mutant: Option<Mutant>,
 }
 
 /// What came of a run.
@@ -84,16 +88,6 @@ pub struct Summary {
     pub replay: String,
 }
 
-/// How a run ended.
-enum Ending {
-    /// All phases were gone through.
-    Complete,
-    /// Something was waited for too long.
-    Stuck(String),
-    /// A host failed or panicked.
-    Broke(String),
-}
-
 /// Runs a seed on this thread, which must be simulated already (see `fabric::time`). The process
 /// should end afterwards: counters of tokio and hyper are the process's.
 ///
@@ -101,6 +95,9 @@ enum Ending {
 /// When the run could not begin.
 pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     let started = (real_ms(), cpu_ms());
+    if let Some(mutant) = options.mutant {
+        world::mutant::arm(mutant).context(Exit::Usage, format!("arming {}", mutant.name()))?;
+    }
     let knobs = Knobs::derive(seed);
     tracing::info!(target: "sim::run", seed, ?knobs);
     let mut stage = Stage::set(seed, &knobs)?;
@@ -125,12 +122,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         None => ending,
     };
     let simulated_ms = ms(stage.sim.elapsed());
-    let (waiting, broke) = match ending {
-        Ending::Complete => (None, None),
-        Ending::Stuck(what) => (Some(what), None),
-        Ending::Broke(what) => (None, Some(what)),
-    };
-    let invariants = judge::judge(&stage, &knobs, waiting, broke);
+    let invariants = judge::judge(&stage, &knobs, &ending);
     let ok = invariants.iter().all(|verdict| verdict.held);
     for verdict in &invariants {
         tracing::info!(target: "sim::verdict", id = %verdict.id, held = verdict.held, detail = %verdict.detail);
@@ -157,8 +149,23 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         ok,
         trace,
         trace_lines,
-        replay: format!("hongbao-sim run --seed {seed}{}", if options.calm { " --calm" } else { "" }),
+        replay: replay(seed, options),
     })
+}
+
+fn replay(seed: u64, options: &Options) -> String {
+    let mut command = format!("hongbao-sim run --seed {seed}");
+    if options.calm {
+        command.push_str(" --calm");
+    }
+    if options.schedule.is_some() {
+        command.push_str(" --schedule FILE");
+    }
+    if let Some(mutant) = options.mutant {
+        command.push_str(" --mutant ");
+        command.push_str(mutant.name());
+    }
+    command
 }
 
 fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {

@@ -69,6 +69,7 @@ impl Stage {
         let nodes = NODES.map(|node| node.parse::<NodeId>().expect("a node's name"));
         let minted = Minted::mint(seed, knobs, &nodes)?;
         let cluster = cluster(knobs, &nodes, &minted);
+        cluster.validate().map_err(|wrong| Failure::new(Exit::Usage, wrong))?;
         let board = Board::new();
         let mut sim = turmoil::Builder::new()
             .rng_seed(seed)

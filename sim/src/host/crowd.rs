@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deploy::demo::crowd::{Crowd, CrowdOptions};
+use deploy::demo::probe::Witnesses;
 use ticket::id::UserId;
 use ticket::sign::SigningKey;
 use world::net::Net;
@@ -46,6 +47,8 @@ pub async fn run(
         shakes_per_second: knobs.shakes_per_second,
         edges,
         seed,
+        partitions: knobs.partitions,
+        witnesses: Witnesses::default(),
     };
     let net: Arc<dyn Net> = Arc::new(SimNet);
     let clock: Arc<dyn Clock> = Arc::new(SimClock::default());

@@ -14,6 +14,7 @@ mod children;
 mod hooks;
 mod many;
 mod meta;
+mod mutants;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use sim::fabric::time;
 use sim::run::{self, Options};
 use sim::schedule::Schedule;
 use sim::trace;
+use world::mutant::Mutant;
 
 #[derive(Parser)]
 #[command(name = "hongbao-sim", version, about = "The whole system in a deterministic simulation")]
@@ -38,6 +40,8 @@ enum Command {
     Run(RunArgs),
     /// Run each seed twice and compare the traces byte for byte
     Meta(MetaArgs),
+    /// Switch each known mistake on, one after the other, and count the seeds until it is noticed
+    Mutants(MutantsArgs),
     /// Run one seed in this process
     #[command(hide = true)]
     Child(ChildArgs),
@@ -83,6 +87,25 @@ struct MetaArgs {
 }
 
 #[derive(Args)]
+struct MutantsArgs {
+    /// The first seed for each
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Seeds tried for each, at most
+    #[arg(long, default_value_t = 60)]
+    seeds: u64,
+    /// Only these
+    #[arg(long)]
+    only: Vec<Mutant>,
+    /// Processes at a time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// How results are printed
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Args)]
 struct ChildArgs {
     #[arg(long)]
     seed: u64,
@@ -100,6 +123,9 @@ struct What {
     /// Play this schedule (JSON) instead of what the seed derives
     #[arg(long, conflicts_with = "calm")]
     schedule: Option<PathBuf>,
+    /// Switch a mistake on, to see whether it is noticed
+    #[arg(long)]
+    mutant: Option<Mutant>,
     /// What is traced: targets and levels
     #[arg(long, default_value = trace::FILTER)]
     filter: String,
@@ -110,6 +136,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => many::run(&args),
         Command::Meta(args) => meta::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
         Command::Child(args) => child(&args),
     };
     match done {
@@ -133,7 +160,7 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
     // The pool of reconcile, without threads: parts are done in order.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
     pool.context(Exit::Error, "making a pool")?;
-    let options = Options { schedule, calm: args.what.calm };
+    let options = Options { schedule, calm: args.what.calm, mutant: args.what.mutant };
     let summary = run::run(args.seed, &options)?;
     println!("{}", serde_json::to_string(&summary).context(Exit::Error, "writing the summary")?);
     // What the hosts hold was left as it is: the process ends without cleaning up after them.
