@@ -40,3 +40,5 @@ pub mod native;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod testing;
+#[cfg(feature = "server")]
+pub mod watch;

@@ -65,6 +65,7 @@ pub struct Doors {
 pub struct Running {
     host: Arc<Host>,
     access: Arc<AccessNode>,
+    kv: KvServer,
     writer: LogWriter,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -150,7 +151,7 @@ impl Running {
             let watching = Arc::clone(&observer).watch(Arc::clone(&doors.net), other.clone(), token.clone());
             tasks.push(tokio::spawn(until(stopped.clone(), watching)));
         }
-        Ok(Running { host, access, writer, stop, tasks, failures })
+        Ok(Running { host, access, kv: groups.kv, writer, stop, tasks, failures })
     }
 
     /// Resolves when something has failed that the node cannot go on without.
@@ -171,6 +172,7 @@ impl Running {
         if tokio::time::timeout(HANDOVER_WITHIN, handed_over).await.is_err() {
             tracing::warn!("some groups were not handed over in time");
         }
+        self.kv.end_streams();
         // Nobody listening means that everything has ended already.
         let _ = self.stop.send(true);
         let ended = futures_util::future::join_all(self.tasks);

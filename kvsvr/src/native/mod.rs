@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use crate::control_port::{Answer, Call, ControlPort, propose_error, read_error};
+use crate::control_port::{Answer, Call, ControlPort, Readers, propose_error, read_error};
 use crate::group::{KvGroup, read_with};
 use crate::limits::{BATCH_GET_KEYS_MAX, SCAN_PAGE_BYTES_MAX, WRITE_UNITS_MAX};
 use crate::machine::{data, encode_command};
@@ -123,7 +123,7 @@ impl DataKv for NativeService {
     }
 
     async fn control_range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
-        match self.control.call(Call::Range(request.into_inner())).await {
+        match self.control.call(Call::Range(request.into_inner()), Readers::Leader).await {
             Ok(Answer::Range(response)) => Ok(Response::new(response)),
             Ok(_) => Err(Status::internal("an answer of another kind")),
             Err(error) => Err(error.status()),
@@ -131,7 +131,7 @@ impl DataKv for NativeService {
     }
 
     async fn control_txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        match self.control.call(Call::Txn(request.into_inner())).await {
+        match self.control.call(Call::Txn(request.into_inner()), Readers::Leader).await {
             Ok(Answer::Txn(response)) => Ok(Response::new(response)),
             Ok(_) => Err(Status::internal("an answer of another kind")),
             Err(error) => Err(error.status()),
