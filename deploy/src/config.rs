@@ -253,7 +253,8 @@ mod tests {
 
     fn text(extra: &str) -> String {
         let key = ticket::sign::SigningKey::from_bytes([7; 32]).verifying_key().to_text();
-        let mut text = format!("name = \"t\"\nsession_public_key = \"{key}\"\n{extra}\n");
+        // A key file ends with a line break; a TOML string must not.
+        let mut text = format!("name = \"t\"\nsession_public_key = \"{}\"\n{extra}\n", key.trim_end());
         for (at, id) in ["a1", "b1", "c1"].iter().enumerate() {
             text.push_str(&format!(
                 "[[node]]\nid = \"{id}\"\ndata_dir = \"{id}\"\npeers = \"h:{p}0\"\nedge = \"h:{p}1\"\nadmin = \"h:{p}3\"\netcd = \"h:{p}4\"\n",
