@@ -49,6 +49,8 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a server works on one request. Shorter than a client's patience, so that the client
 /// hears the outcome rather than its own clock.
 pub const SERVE_DEADLINE: Duration = Duration::from_millis(4_500);
+/// How long a client waits for a member to open a watch before it asks another.
+pub const WATCH_OPEN_PATIENCE: Duration = Duration::from_millis(1_000);
 /// Pause before a client asks around again when nobody led the group.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(40);
 

@@ -1,7 +1,7 @@
 //! Assembles this crate's services over a node's members of the groups.
 //!
 //! ```text
-//!   peers port   native DataKv + etcd KV (the end of a forward)
+//!   peers port   native DataKv (system group, data groups) + etcd KV (the end of a forward)
 //!   etcd port    etcd KV, Watch, Cluster, Maintenance
 //! ```
 //! Invariant: both ports serve the same members.
@@ -38,21 +38,24 @@ pub struct KvServer {
 }
 
 impl KvServer {
-    /// Services over the node's member of the control group and of each data group, in order of
+    /// Services over the node's member of each group: the system group, where the cluster keeps its
+    /// own records; the control group, which is etcd's clients'; and the data groups in order of
     /// their numbers (group 1 first). `members` names every node of the control group.
     pub fn new(
         identity: Identity,
         members: Vec<MemberInfo>,
         net: Arc<dyn Net>,
+        system: Arc<dyn KvGroup>,
         control: Arc<dyn KvGroup>,
         data: Vec<Arc<dyn KvGroup>>,
     ) -> KvServer {
-        let port = ControlPort::new(control);
+        let (system, port) = (ControlPort::new(system), ControlPort::new(control));
         let addresses = members.iter().map(|member| (member.node, member.peer_address.clone()));
         let peers = Arc::new(Peers::new(net, addresses));
         let (stopping, stop) = watch::channel(false);
+        let system_watch = WatchService::new(system.clone(), identity.clone(), stop.clone());
         KvServer {
-            native: NativeService::new(port.clone(), data),
+            native: NativeService::new(system, system_watch, data),
             kv: KvService::new(port.clone(), identity.clone(), peers),
             watch: WatchService::new(port.clone(), identity.clone(), stop),
             cluster: ClusterService::new(port.clone(), identity.clone(), members),
