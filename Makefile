@@ -8,6 +8,7 @@
 #   verify       formatting, lints, repo rules, docs, tests; changes nothing
 #   fix          what can be mended by machine
 #   bench        our own figures, as a table and as JSON
+#   bench-peers  KvSvr beside etcd, in turn, with the same client
 
 SHELL := /bin/bash
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
@@ -16,7 +17,7 @@ DEMO_FLAGS ?=
 SIM := $(TARGET)/debug/hongbao-sim
 SIM_FLAGS ?= --seeds 1000
 
-.PHONY: setup demo sim mutants test verify verify-cheap fix bench build doc
+.PHONY: setup demo sim mutants test verify verify-cheap fix bench bench-peers build doc
 
 setup:
 	@deploy/setup/system.sh
@@ -59,3 +60,7 @@ fix: setup
 bench: setup
 	@cargo build --locked --release -p deploy --bin hongbao
 	@deploy/setup/bench.sh $(TARGET)/release/hongbao
+
+bench-peers: setup
+	@cargo build --locked --release -p deploy --bin hongbao
+	@deploy/setup/bench-peers.sh $(TARGET)/release/hongbao

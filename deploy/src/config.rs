@@ -11,8 +11,10 @@ use world::{GroupId, NodeId, ZoneId};
 
 use crate::failure::{Context, Exit, Failure};
 
-/// Data groups follow the control group, which is 0.
+/// The control group belongs to the clients of the etcd API. Data groups follow it.
 pub const CONTROL_GROUP: GroupId = GroupId(0);
+/// The cluster's own records: zones, claims, the event.
+pub const SYSTEM_GROUP: GroupId = GroupId(99);
 /// The queue's partitions begin here.
 pub const QUEUE_GROUPS_FROM: u32 = 100;
 /// Data groups there may be.

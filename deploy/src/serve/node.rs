@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use access::edge::{Edge, EdgeConfig};
 use access::node::{AccessNode, NodeConfig};
+use futures_util::future::BoxFuture;
 use kvsvr::etcd::{Identity, MemberInfo};
 use kvsvr::group::KvGroup;
 use kvsvr::machine::control::ControlMachine;
@@ -36,7 +37,7 @@ use super::payments::Payments;
 use super::readiness::Readiness;
 use super::storage::Storage;
 use crate::clients;
-use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM};
+use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use crate::dev::admin_token;
 use crate::failure::{Context, Exit, Failure};
 use crate::store::TicketStore;
@@ -66,6 +67,7 @@ pub struct Doors {
 pub struct Running {
     host: Arc<Host>,
     access: Arc<AccessNode>,
+    kv: KvServer,
     writer: LogWriter,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -84,7 +86,12 @@ impl Running {
     ///
     /// # Errors
     /// When storage refuses, an address is taken or a secret is missing.
-    pub async fn start(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
+    pub fn start(cluster: Cluster, id: NodeId, doors: Doors) -> BoxFuture<'static, Result<Running, Failure>> {
+        // Boxed here, so that whoever starts nodes does not compile all of a node again.
+        Box::pin(Running::assemble(cluster, id, doors))
+    }
+
+    async fn assemble(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
         let node = cluster.node(id)?.clone();
         doors
             .disk
@@ -152,7 +159,7 @@ impl Running {
             let watching = Arc::clone(&observer).watch(Arc::clone(&doors.net), other.clone(), token.clone());
             tasks.push(tokio::spawn(until(stopped.clone(), watching)));
         }
-        Ok(Running { host, access, writer, stop, tasks, failures })
+        Ok(Running { host, access, kv: groups.kv, writer, stop, tasks, failures })
     }
 
     /// The groups on this node; what an operator's tools, and a simulator, look at and push.
@@ -173,12 +180,17 @@ impl Running {
     ///
     /// # Errors
     /// When storage could not be flushed; nothing acknowledged is lost then either.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub fn stop(self) -> BoxFuture<'static, Result<(), Failure>> {
+        Box::pin(self.leave())
+    }
+
+    async fn leave(self) -> Result<(), Failure> {
         self.access.stop().await;
         let handed_over = self.host.drain();
         if tokio::time::timeout(HANDOVER_WITHIN, handed_over).await.is_err() {
             tracing::warn!("some groups were not handed over in time");
         }
+        self.kv.end_streams();
         // Nobody listening means that everything has ended already.
         let _ = self.stop.send(true);
         let ended = futures_util::future::join_all(self.tasks);
@@ -214,6 +226,8 @@ async fn add_groups(
 ) -> Result<Groups, Failure> {
     let voters = cluster.voters();
     let first_leader = |number: u32| voters[number as usize % voters.len()].0;
+    let system = host.add_group(SYSTEM_GROUP, ControlMachine, &voters, first_leader(2)).await;
+    let system = system.context(Exit::Error, "joining the system group")?;
     let control = host.add_group(CONTROL_GROUP, ControlMachine, &voters, first_leader(0)).await;
     let control = control.context(Exit::Error, "joining the control group")?;
     let mut data: Vec<Arc<dyn KvGroup>> = Vec::new();
@@ -242,7 +256,7 @@ async fn add_groups(
     let digest = blake3::hash(cluster.session_public_key.as_bytes());
     let cluster_id = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight bytes"));
     let identity = Identity { cluster_id, node: id };
-    let kv = KvServer::new(identity, members.collect(), Arc::clone(&doors.net), control, data);
+    let kv = KvServer::new(identity, members.collect(), Arc::clone(&doors.net), system, control, data);
     Ok(Groups { kv, partitions })
 }
 
@@ -352,6 +366,7 @@ impl Tasks {
 pub fn group_name(group: GroupId) -> String {
     match group.0 {
         0 => "control".to_owned(),
+        number if number == SYSTEM_GROUP.0 => "system".to_owned(),
         number if number >= QUEUE_GROUPS_FROM => format!("queue {}", number - QUEUE_GROUPS_FROM),
         number => format!("data {number}"),
     }

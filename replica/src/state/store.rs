@@ -85,6 +85,7 @@ impl<M: Machine> StateStore<M> {
         live.machine.restore(&PrefixView::new(&*core.engine, prefix))?;
         let data = OutgoingSnapshot::pin(&*core.engine, core.group, &live);
         drop(live);
+        core.announce();
         core.report(Current { meta: meta.clone(), data });
         let old = keys::state(core.group, old_generation);
         let mut batch = Batch::with_capacity(1);
@@ -123,7 +124,9 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateStore<M> {
             if run.is_empty() {
                 return Ok(());
             }
-            for (responder, replies) in self.core.apply_run(run)? {
+            let answers = self.core.apply_run(run)?;
+            self.core.announce();
+            for (responder, replies) in answers {
                 responder.send(replies);
             }
         }

@@ -107,7 +107,7 @@ impl Site {
             storage: Arc::new(self.storage.clone()),
         };
         let (pushes, mut pushed) = mpsc::unbounded_channel();
-        let mut running = match Box::pin(Running::start(self.cluster.clone(), self.id, doors)).await {
+        let mut running = match Running::start(self.cluster.clone(), self.id, doors).await {
             Ok(running) => running,
             Err(failure) => {
                 tracing::error!(node = %self.id, %failure, "did not start");
@@ -132,7 +132,7 @@ impl Site {
                 }
             }
         }
-        if let Err(failure) = Box::pin(running.stop()).await {
+        if let Err(failure) = running.stop().await {
             tracing::error!(node = %self.id, %failure, "did not stop in good order");
         }
         tracing::info!(node = %self.id, "stopped");
