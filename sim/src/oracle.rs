@@ -20,6 +20,12 @@ pub mod i4_opens_kept;
 pub mod i5_balance;
 pub mod i6_only_the_plan;
 pub mod i7_nothing_lost;
+pub mod i8_linearizable;
+pub mod i8_revisions;
+pub mod linearizer;
+
+#[cfg(test)]
+pub mod testing;
 
 /// Violations that are kept word for word; the others are counted.
 const VIOLATIONS_KEPT: usize = 10;

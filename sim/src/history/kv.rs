@@ -76,6 +76,43 @@ pub enum KvReply {
     Txn { revision: i64, succeeded: bool, found: Vec<Option<Pair>> },
 }
 
+impl KvCall {
+    /// What it writes if it is carried out.
+    #[must_use]
+    pub fn writes(&self) -> Vec<Write> {
+        match self {
+            KvCall::Put { key, value } => vec![Write::Put(key.clone(), value.clone())],
+            KvCall::Delete { key } => vec![Write::Delete(key.clone())],
+            KvCall::Txn { writes, .. } => writes.clone(),
+            KvCall::Get { .. } => Vec::new(),
+        }
+    }
+}
+
+impl KvReply {
+    /// The revision in the header.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        match self {
+            KvReply::Put { revision }
+            | KvReply::Get { revision, .. }
+            | KvReply::Delete { revision, .. }
+            | KvReply::Txn { revision, .. } => *revision,
+        }
+    }
+
+    /// Whether the call it answers changed anything: then the revision is new.
+    #[must_use]
+    pub fn wrote(&self, call: &KvCall) -> bool {
+        match self {
+            KvReply::Put { .. } => true,
+            KvReply::Get { .. } => false,
+            KvReply::Delete { deleted, .. } => *deleted,
+            KvReply::Txn { succeeded, .. } => *succeeded && !call.writes().is_empty(),
+        }
+    }
+}
+
 /// One operation.
 pub type KvOp = super::Op<KvCall, KvReply>;
 /// A history of them.

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, Verdict};
-use crate::history::kv::{KvCall, KvContents, KvHistory, KvOp, KvReply, Write};
+use crate::history::kv::{KvContents, KvHistory, KvOp, Write};
 use crate::history::queue::{QueueCall, QueueContents, QueueHistory, QueueReply};
 
 /// Judges the final scans. A scan is `None` when the run had no such clients.
@@ -35,27 +35,6 @@ pub fn check(
     findings.verdict(|checked| format!("{checked} acknowledged writes and messages are there"))
 }
 
-/// The writes an operation makes if it is carried out.
-#[must_use]
-pub fn writes_of(call: &KvCall) -> Vec<Write> {
-    match call {
-        KvCall::Put { key, value } => vec![Write::Put(key.clone(), value.clone())],
-        KvCall::Delete { key } => vec![Write::Delete(key.clone())],
-        KvCall::Txn { writes, .. } => writes.clone(),
-        KvCall::Get { .. } => Vec::new(),
-    }
-}
-
-/// The revision at which an operation wrote; `None` if it did not, or if it is not known.
-#[must_use]
-pub fn wrote_at(op: &KvOp) -> Option<i64> {
-    match op.reply()? {
-        KvReply::Put { revision } | KvReply::Delete { revision, deleted: true } => Some(*revision),
-        KvReply::Txn { revision, succeeded: true, .. } => Some(*revision),
-        KvReply::Get { .. } | KvReply::Delete { .. } | KvReply::Txn { .. } => None,
-    }
-}
-
 fn key_of(write: &Write) -> &str {
     match write {
         Write::Put(key, _) | Write::Delete(key) => key,
@@ -65,10 +44,11 @@ fn key_of(write: &Write) -> &str {
 fn writes(kv: &KvHistory, pairs: &KvContents, findings: &mut Findings) {
     let mut last: BTreeMap<&str, (i64, &KvOp, Write)> = BTreeMap::new();
     let mut possible: BTreeMap<&str, Vec<(&KvOp, Write)>> = BTreeMap::new();
-    let all: Vec<(&KvOp, Vec<Write>)> = kv.ops().iter().map(|op| (op, writes_of(&op.call))).collect();
+    let all: Vec<(&KvOp, Vec<Write>)> = kv.ops().iter().map(|op| (op, op.call.writes())).collect();
     for (op, writes) in &all {
         for write in writes {
-            if let Some(revision) = wrote_at(op) {
+            if let Some(reply) = op.reply().filter(|reply| reply.wrote(&op.call)) {
+                let revision = reply.revision();
                 let entry = last.entry(key_of(write)).or_insert((revision, op, write.clone()));
                 if revision >= entry.0 {
                     *entry = (revision, op, write.clone());
@@ -134,7 +114,7 @@ fn enqueues(queue: &QueueHistory, messages: &QueueContents, findings: &mut Findi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::kv::Pair;
+    use crate::history::kv::{KvCall, KvReply, Pair};
     use crate::history::queue::Delivery;
     use crate::history::{Moments, Outcome};
 
