@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use deploy::demo::verdicts::{Evidence, about_money};
 
 use crate::knobs::{Knobs, Scenario};
-use crate::oracle::{Findings, Verdict, commands, i7_nothing_lost};
+use crate::oracle::{Findings, Verdict, commands, i7_nothing_lost, i8_linearizable, i8_revisions};
 use crate::stage::Stage;
 
 /// How a run ended.
@@ -38,6 +38,8 @@ pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending) -> Vec<Verdict> {
     let (kv, queue) = (stage.board.kv.lock(), stage.board.queue.lock());
     let kept = i7_nothing_lost::check(&kv.0, kv.1.as_ref(), &queue.0, queue.1.as_ref());
     verdicts.push(if kv.1.is_some() { kept } else { kept.or_nothing_to_see() });
+    verdicts.push(i8_revisions::check(&kv.0, kv.1.as_ref()));
+    verdicts.push(i8_linearizable::check(&kv.0));
     verdicts.push(commands::check(&stage.board.operator.lock()).or_nothing_to_see());
     verdicts
 }

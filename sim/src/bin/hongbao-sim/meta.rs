@@ -51,6 +51,7 @@ fn compare(seed: u64, args: &MetaArgs) -> Result<Option<String>, Failure> {
         }
         return Ok(None);
     }
+    // The traces are left for whoever has to find out.
     Ok(difference.map(|what| format!("{what}\n  traces: {} {}", one.display(), other.display())))
 }
 
