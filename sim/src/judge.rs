@@ -44,7 +44,9 @@ pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending) -> Vec<Verdict> {
     verdicts
 }
 
-fn hosts(ending: &Ending) -> Verdict {
+/// Whether every host went on to the end.
+#[must_use]
+pub fn hosts(ending: &Ending) -> Verdict {
     let mut findings = Findings::new("hosts", "no host panics, no client gives up");
     match ending {
         Ending::Broke(what) => findings.violation(None, what.clone()),

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deploy::failure::{Context, Exit, Failure};
@@ -41,6 +42,9 @@ const LOOK_EVERY_MS: u64 = 100;
 const FAULTS_FROM_MS: u64 = 1_500;
 /// The queue's groups as the node numbers them.
 const QUEUE_GROUPS_FROM: u32 = deploy::config::QUEUE_GROUPS_FROM;
+
+/// Simulated milliseconds that the run of this process has come to; read by a watchdog.
+pub static REACHED_MS: AtomicU64 = AtomicU64::new(0);
 
 /// What to run.
 #[derive(Clone, Debug, Default)]
@@ -153,6 +157,30 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     })
 }
 
+/// The summary of a run that a watchdog gave up: a host computes for ever without waiting.
+#[must_use]
+pub fn stalled(seed: u64, options: &Options) -> Summary {
+    let simulated_ms = REACHED_MS.load(Ordering::Relaxed);
+    let stands = format!("simulated time stands still at {simulated_ms} ms: a host computes and never waits");
+    Summary {
+        seed,
+        scenario: format!("{:?}", Knobs::derive(seed).scenario).to_lowercase(),
+        mix: Vec::new(),
+        simulated_ms,
+        wall_ms: 0,
+        cpu_ms: cpu_ms(),
+        speed: 0.0,
+        operations: 0,
+        faults: BTreeMap::new(),
+        lost_writes: 0,
+        invariants: vec![judge::hosts(&Ending::Broke(stands))],
+        ok: false,
+        trace: String::new(),
+        trace_lines: 0,
+        replay: replay(seed, options),
+    }
+}
+
 fn replay(seed: u64, options: &Options) -> String {
     let mut command = format!("hongbao-sim run --seed {seed}");
     if options.calm {
@@ -193,6 +221,7 @@ fn drive(stage: &mut Stage, knobs: &Knobs, nemesis: &mut Nemesis) -> Ending {
         let elapsed = stage.sim.elapsed();
         let now_ms = ms(elapsed);
         time::advance(elapsed);
+        REACHED_MS.store(now_ms + 1, Ordering::Relaxed);
         nemesis.tick(&mut stage.sim, now_ms);
         if !board.healed() && now_ms >= knobs.safety_ms {
             tracing::info!(target: "sim::run", "the faults are over");
@@ -266,7 +295,9 @@ fn real_ms() -> u64 {
     clock_ms(rustix::time::ClockId::Monotonic)
 }
 
-fn cpu_ms() -> u64 {
+/// Milliseconds this process has computed for, on all its threads.
+#[must_use]
+pub fn cpu_ms() -> u64 {
     clock_ms(rustix::time::ClockId::ProcessCPUTime)
 }
 

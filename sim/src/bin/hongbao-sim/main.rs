@@ -18,6 +18,8 @@ mod mutants;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use deploy::failure::{Context, Exit, Failure};
@@ -26,6 +28,11 @@ use sim::run::{self, Options};
 use sim::schedule::Schedule;
 use sim::trace;
 use world::mutant::Mutant;
+
+/// How often the watchdog looks.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Computing for so long within one step is no progress.
+const STALLED_AFTER_CPU_MS: u64 = 40_000;
 
 #[derive(Parser)]
 #[command(name = "hongbao-sim", version, about = "The whole system in a deterministic simulation")]
@@ -160,11 +167,32 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
     // The pool of reconcile, without threads: parts are done in order.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
     pool.context(Exit::Error, "making a pool")?;
+    watch_over(args);
     let options = Options { schedule, calm: args.what.calm, mutant: args.what.mutant };
     let summary = run::run(args.seed, &options)?;
     println!("{}", serde_json::to_string(&summary).context(Exit::Error, "writing the summary")?);
     // What the hosts hold was left as it is: the process ends without cleaning up after them.
     std::process::exit(0)
+}
+
+/// Ends the process when simulated time does not move although a lot is computed.
+fn watch_over(args: &ChildArgs) {
+    let (seed, options) = (args.seed, Options { schedule: None, calm: args.what.calm, mutant: args.what.mutant });
+    // A thread that is not simulated: it sees the real clock.
+    std::thread::spawn(move || {
+        let (mut reached_ms, mut since_cpu_ms) = (0, run::cpu_ms());
+        loop {
+            std::thread::sleep(WATCH_EVERY);
+            let now_ms = run::REACHED_MS.load(Ordering::Relaxed);
+            if now_ms != reached_ms {
+                (reached_ms, since_cpu_ms) = (now_ms, run::cpu_ms());
+            } else if run::cpu_ms() - since_cpu_ms > STALLED_AFTER_CPU_MS {
+                let summary = run::stalled(seed, &options);
+                println!("{}", serde_json::to_string(&summary).unwrap_or_default());
+                std::process::exit(0);
+            }
+        }
+    });
 }
 
 fn read_schedule(path: &std::path::Path) -> Result<Schedule, Failure> {
