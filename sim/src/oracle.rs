@@ -22,7 +22,10 @@ pub mod i6_only_the_plan;
 pub mod i7_nothing_lost;
 pub mod i8_linearizable;
 pub mod i8_revisions;
+pub mod i8_watch;
 pub mod linearizer;
+pub mod queue_counts;
+pub mod queue_delivery;
 
 #[cfg(test)]
 pub mod testing;
