@@ -7,6 +7,7 @@
 
 mod deploy;
 mod dev;
+mod key;
 pub mod money;
 mod packet;
 pub mod plan;
@@ -55,6 +56,9 @@ enum Command {
     /// Turn budget and script into ticket files
     #[command(subcommand)]
     Plan(plan::PlanCommand),
+    /// Take data keys of the active build out of use, or back
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Bring a build to the nodes and make it the active one
     #[command(subcommand)]
     Deploy(deploy::DeployCommand),
@@ -75,6 +79,9 @@ enum Command {
     /// Follow one packet
     #[command(subcommand)]
     Packet(packet::PacketCommand),
+    /// Measure this cluster (or any etcd) with closed loops of load
+    #[command(subcommand)]
+    Bench(crate::bench::BenchCommand),
     /// Session tokens of users
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -130,6 +137,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(command) => dev::run(command, format).await,
         Command::Serve { cluster, node } => Box::pin(crate::serve::run(&cluster, node)).await,
         Command::Plan(command) => plan::run(command, format),
+        Command::Key(command) => key::run(command, format).await,
         Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
         Command::Zone(command) => zone::run(command, format).await,
@@ -137,6 +145,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Reconcile(command) => Box::pin(money::reconcile(command, format)).await,
         Command::Refund(command) => Box::pin(money::refund(command, format)).await,
         Command::Packet(command) => packet::run(command, format).await,
+        Command::Bench(command) => crate::bench::run(command, format).await,
         Command::Token(command) => token::run(command, format),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hongbao", &mut std::io::stdout());
