@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::history::Moment;
 
 pub mod commands;
+pub mod i10_convergence;
 pub mod i1_minting;
 pub mod i2_claims;
 pub mod i3_issue_once;
@@ -22,7 +23,11 @@ pub mod i6_only_the_plan;
 pub mod i7_nothing_lost;
 pub mod i8_linearizable;
 pub mod i8_revisions;
+pub mod i8_watch;
+pub mod i9_island;
 pub mod linearizer;
+pub mod queue_counts;
+pub mod queue_delivery;
 
 #[cfg(test)]
 pub mod testing;
