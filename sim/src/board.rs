@@ -20,7 +20,7 @@ use ticket::control::EventRecord;
 use crate::fabric::time;
 use crate::history::kv::{KvContents, KvHistory};
 use crate::history::operator::OperatorHistory;
-use crate::history::queue::{QueueContents, QueueHistory};
+use crate::history::queue::{Counts, QueueContents, QueueHistory};
 use crate::history::{Moment, Moments};
 use crate::host::operator::Closing;
 
@@ -40,6 +40,8 @@ pub struct Board {
     pub kv: Mutex<(KvHistory, Option<KvContents>)>,
     /// Operations on the queue, and what is in it at the end.
     pub queue: Mutex<(QueueHistory, Option<QueueContents>)>,
+    /// What the queue said of itself, in order of time.
+    pub readings: Mutex<Vec<(Moment, Counts)>>,
     /// Commands of people.
     pub operator: Mutex<OperatorHistory>,
     waiting: Mutex<String>,

@@ -8,9 +8,12 @@
 use std::collections::BTreeMap;
 
 use deploy::demo::verdicts::{Evidence, about_money};
+use queue::partition::PartitionConfig;
 
 use crate::knobs::{Knobs, Scenario};
-use crate::oracle::{Findings, Verdict, commands, i7_nothing_lost, i8_linearizable, i8_revisions};
+use crate::oracle::{
+    Findings, Verdict, commands, i7_nothing_lost, i8_linearizable, i8_revisions, queue_counts, queue_delivery,
+};
 use crate::stage::Stage;
 
 /// How a run ended.
@@ -38,6 +41,11 @@ pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending) -> Vec<Verdict> {
     let (kv, queue) = (stage.board.kv.lock(), stage.board.queue.lock());
     let kept = i7_nothing_lost::check(&kv.0, kv.1.as_ref(), &queue.0, queue.1.as_ref());
     verdicts.push(if kv.1.is_some() { kept } else { kept.or_nothing_to_see() });
+    if let Some(contents) = &queue.1 {
+        let attempts_max = PartitionConfig::default().attempts_max;
+        verdicts.push(queue_delivery::check(&queue.0, contents, attempts_max, true));
+        verdicts.push(queue_counts::check(&stage.board.readings.lock(), &queue.0, contents));
+    }
     verdicts.push(i8_revisions::check(&kv.0, kv.1.as_ref()));
     verdicts.push(i8_linearizable::check(&kv.0));
     verdicts.push(commands::check(&stage.board.operator.lock()).or_nothing_to_see());

@@ -31,7 +31,7 @@ use crate::host::kv::{KvClient, final_scan};
 use crate::host::node::Site;
 use crate::host::operator::{Operator, obey};
 use crate::host::orders::Typed;
-use crate::host::queue::{QueueClient, final_counts};
+use crate::host::queue::{QueueClient, count};
 use crate::host::{APPS, CROWD, OPERATOR, crowd};
 use crate::knobs::{Knobs, Purpose, Scenario, stream};
 
@@ -209,16 +209,10 @@ fn add_apps(
                 _ => tokio::spawn(client.consume()),
             });
         }
-        let counts = async {
-            while !board.going_home() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            if knobs.scenario == Scenario::Queue {
-                final_counts(&*queue_client(&cluster, near(0)?)?, &board).await;
-            }
-            Ok::<(), Failure>(())
-        };
-        counts.await?;
+        if knobs.scenario == Scenario::Queue {
+            let net: Arc<dyn Net> = Arc::new(SimNet);
+            count(&clients::queue(&cluster, &net, Some(near(0)?))?, &board).await;
+        }
         for client in clients {
             client.await?;
         }

@@ -30,7 +30,9 @@ const LEASED_MOST: usize = 4;
 /// How long a consumer waits for messages.
 const WAIT: Duration = Duration::from_millis(500);
 /// Pause before the counts are asked again.
-const AGAIN_AFTER: Duration = Duration::from_millis(300);
+const AGAIN_AFTER: Duration = Duration::from_millis(700);
+/// Messages looked at in one call.
+const PEEKED_MOST: u32 = 200;
 
 /// One producer or consumer.
 pub struct QueueClient {
@@ -158,19 +160,39 @@ impl QueueClient {
     }
 }
 
-/// Waits until nothing is ready, leased or delayed, and writes down the counts.
-pub async fn final_counts(queue: &dyn Queue, board: &Board) {
+/// Reads the counts again and again until everybody went home and nothing is ready, leased or
+/// delayed any more; then writes down what is in the queue.
+pub async fn count(queue: &queue::client::QueueClient, board: &Board) {
     loop {
-        if let Ok(stats) = queue.stats().await
-            && stats.ready + stats.in_flight + stats.delayed == 0
-        {
-            tracing::info!(target: "sim::queue", ?stats, "the queue is empty");
-            let contents = QueueContents { live: Vec::new(), dead: Vec::new(), counts: counts_of(&stats) };
-            board.queue.lock().1 = Some(contents);
-            return;
+        if let Ok(stats) = queue.stats().await {
+            board.readings.lock().push((board.moment(), counts_of(&stats)));
+            if board.going_home()
+                && stats.ready + stats.in_flight + stats.delayed == 0
+                && let Ok(contents) = contents(queue, &stats).await
+            {
+                tracing::info!(target: "sim::queue", ?stats, "the queue is empty");
+                board.queue.lock().1 = Some(contents);
+                return;
+            }
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }
+}
+
+async fn contents(queue: &queue::client::QueueClient, stats: &Stats) -> Result<QueueContents, QueueError> {
+    let mut found = [Vec::new(), Vec::new()];
+    for partition in 0..queue.partitions() {
+        for (dead, ids) in [false, true].into_iter().zip(&mut found) {
+            let mut from = Some(0);
+            while let Some(start) = from {
+                let (messages, next) = queue.peek(partition, dead, start, PEEKED_MOST).await?;
+                ids.extend(messages.iter().map(|message| text(&message.dedup_id)));
+                from = next;
+            }
+        }
+    }
+    let [live, dead] = found;
+    Ok(QueueContents { live, dead, counts: counts_of(stats) })
 }
 
 fn counts_of(stats: &Stats) -> Counts {
