@@ -10,11 +10,16 @@ use std::collections::BTreeMap;
 use deploy::demo::verdicts::{Evidence, about_money};
 use queue::partition::PartitionConfig;
 
+use crate::history::access::AccessHistory;
 use crate::knobs::{Knobs, Scenario};
+use crate::oracle::i9_island::{self, Isolation, Requests};
 use crate::oracle::{
     Findings, Verdict, commands, i7_nothing_lost, i8_linearizable, i8_revisions, queue_counts, queue_delivery,
 };
 use crate::stage::Stage;
+
+/// Within this time a zone that can be reached again serves again.
+const REJOIN_MS: u64 = 10_000;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +34,7 @@ pub enum Ending {
 
 /// Looks at everything.
 #[must_use]
-pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending) -> Vec<Verdict> {
+pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending, isolations: &[Isolation]) -> Vec<Verdict> {
     let mut verdicts = vec![hosts(ending)];
     if let Ending::Broke(_) = ending {
         return verdicts;
@@ -48,6 +53,10 @@ pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending) -> Vec<Verdict> {
     }
     verdicts.push(i8_revisions::check(&kv.0, kv.1.as_ref()));
     verdicts.push(i8_linearizable::check(&kv.0));
+    // A client of one node is denied whenever another leads: that says nothing about rejoining.
+    let mut requests = Requests::of(&kv.0, &queue.0, &AccessHistory::default());
+    requests.unanswered.clear();
+    verdicts.push(i9_island::check(isolations, &requests, REJOIN_MS).or_nothing_to_see());
     verdicts.push(commands::check(&stage.board.operator.lock()).or_nothing_to_see());
     verdicts
 }

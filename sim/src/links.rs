@@ -65,6 +65,16 @@ impl Links {
         self.held.remove(&ordered(one, other));
     }
 
+    /// Whether nothing passes between `host` and any of `others`, in either direction.
+    #[must_use]
+    pub fn alone(&self, host: &str, others: &[String]) -> bool {
+        let is_cut = |from: &str, to: &str| {
+            let reasons = self.cut.get(&(from.to_owned(), to.to_owned()));
+            reasons.is_some_and(|reasons| !reasons.is_empty())
+        };
+        others.iter().all(|other| is_cut(host, other) && is_cut(other, host))
+    }
+
     /// Tells the simulation what changed; answers how many links did.
     pub fn tell(&mut self, sim: &turmoil::Sim<'_>) -> usize {
         let mut pairs: BTreeSet<(String, String)> =

@@ -19,10 +19,12 @@ use tokio::sync::mpsc;
 use world::rng::Stream;
 use world::{GroupId, NodeId};
 
+use crate::board::Board;
 use crate::host::node::{Push, Site};
 use crate::host::orders::Typed;
 use crate::host::{APPS, CROWD, OPERATOR};
 use crate::links::{Links, Reason};
+use crate::oracle::i9_island::Isolation;
 use crate::schedule::{Action, Class, Schedule, Step, Store, Tail};
 use crate::target::Target;
 
@@ -72,6 +74,8 @@ pub struct Nemesis {
     ended: BTreeMap<NodeId, u64>,
     chance: Stream,
     orders: mpsc::UnboundedSender<Typed>,
+    board: Arc<Board>,
+    isolations: Vec<Isolation>,
     counts: BTreeMap<String, u64>,
     lost_writes: u64,
 }
@@ -86,6 +90,7 @@ impl Nemesis {
         latency_ms: (u64, u64),
         chance: Stream,
         orders: mpsc::UnboundedSender<Typed>,
+        board: Arc<Board>,
     ) -> Nemesis {
         let mut nemesis = Nemesis {
             sites: sites.iter().map(|site| (site.id, Arc::clone(site))).collect(),
@@ -100,6 +105,8 @@ impl Nemesis {
             ended: BTreeMap::new(),
             chance,
             orders,
+            board,
+            isolations: Vec::new(),
             counts: BTreeMap::new(),
             lost_writes: 0,
         };
@@ -119,6 +126,12 @@ impl Nemesis {
     #[must_use]
     pub fn lost_writes(&self) -> u64 {
         self.lost_writes
+    }
+
+    /// When which zone could reach no other.
+    #[must_use]
+    pub fn isolations(&self) -> &[Isolation] {
+        &self.isolations
     }
 
     fn plan(&mut self, at_ms: u64, what: Later) {
@@ -143,6 +156,24 @@ impl Nemesis {
             }
         }
         self.supervise(sim, now_ms);
+        self.note_isolations();
+    }
+
+    fn note_isolations(&mut self) {
+        for node in self.sites.keys() {
+            let others: Vec<String> =
+                self.sites.keys().filter(|other| *other != node).map(ToString::to_string).collect();
+            let alone = self.links.alone(&node.to_string(), &others);
+            let zone = node.zone();
+            let last = self.isolations.iter_mut().rfind(|isolation| isolation.zone == zone);
+            match last.filter(|isolation| isolation.to.is_none()) {
+                Some(isolation) if !alone => isolation.to = Some(self.board.moment()),
+                None if alone => {
+                    self.isolations.push(Isolation { zone, from: self.board.moment(), to: None });
+                }
+                _ => {}
+            }
+        }
     }
 
     fn supervise(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64) {

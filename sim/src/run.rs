@@ -114,6 +114,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         knobs.latency_ms,
         stream(seed, Purpose::Faults, 0),
         stage.orders.clone(),
+        Arc::clone(&stage.board),
     );
     let panics = catch_first_panic();
     let driven = catch_unwind(AssertUnwindSafe(|| drive(&mut stage, &knobs, &mut nemesis)));
@@ -126,7 +127,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         None => ending,
     };
     let simulated_ms = ms(stage.sim.elapsed());
-    let invariants = judge::judge(&stage, &knobs, &ending);
+    let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
     let ok = invariants.iter().all(|verdict| verdict.held);
     for verdict in &invariants {
         tracing::info!(target: "sim::verdict", id = %verdict.id, held = verdict.held, detail = %verdict.detail);

@@ -15,6 +15,7 @@ use deploy::config::{Access, Cluster, Kv as KvShape, Node, Queue as QueueShape, 
 use deploy::distribute::BuildDir;
 use deploy::failure::{Context, Exit, Failure};
 use kvsvr::api::Kv;
+use kvsvr::client::{Client, ClientConfig};
 use queue::api::Queue;
 use tokio::sync::mpsc;
 use world::net::Net;
@@ -43,6 +44,9 @@ const TICK: Duration = Duration::from_millis(1);
 const TCP_CAPACITY: usize = 4_096;
 /// Longer than any run: turmoil ends with an error there.
 const DURATION_MAX: Duration = Duration::from_secs(3_600);
+
+/// How long a client of one node waits until that node leads.
+const PINNED_DEADLINE: Duration = Duration::from_millis(400);
 
 /// A run that can be stepped.
 pub struct Stage {
@@ -141,6 +145,14 @@ fn kv_client(cluster: &Cluster, near: NodeId) -> Arc<dyn Kv> {
     Arc::new(clients::kv(cluster, &net, Some(near)))
 }
 
+/// A client that knows one node only, and so is served while that node leads.
+fn pinned_client(cluster: &Cluster, node: NodeId) -> Result<Arc<dyn Kv>, Failure> {
+    let net: Arc<dyn Net> = Arc::new(SimNet);
+    let mut config = ClientConfig::new(vec![(node, cluster.node(node)?.peers.clone())], cluster.kv.data_groups);
+    config.deadline = PINNED_DEADLINE;
+    Ok(Arc::new(Client::new(net, config)))
+}
+
 fn queue_client(cluster: &Cluster, near: NodeId) -> Result<Arc<dyn Queue>, Failure> {
     let net: Arc<dyn Net> = Arc::new(SimNet);
     Ok(Arc::new(clients::queue(cluster, &net, Some(near))?))
@@ -185,12 +197,16 @@ fn add_apps(
     let near = move |number: u32| NODES[number as usize % NODES.len()].parse().context(Exit::Usage, "a node");
     sim.client(APPS, async move {
         let mut clients = Vec::new();
-        for number in 0..knobs.kv_clients {
+        let pinned = u32::try_from(NODES.len()).unwrap_or(0);
+        for number in 0..knobs.kv_clients + pinned {
+            // Some follow leaders; one for each node asks that node and no other.
+            let asks = if number < knobs.kv_clients { None } else { Some(near(number - knobs.kv_clients)?) };
             let client = KvClient {
                 number,
+                asks,
                 keys: knobs.kv_keys,
-                think_ms: (10, 250),
-                kv: kv_client(&cluster, near(number)?),
+                think_ms: if asks.is_some() { (100, 700) } else { (10, 250) },
+                kv: asks.map_or_else(|| near(number).map(|near| kv_client(&cluster, near)), |node| pinned_client(&cluster, node))?,
                 chance: stream(seed, Purpose::KvClients, u64::from(number) * 1_000),
                 board: Arc::clone(&board),
             };

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvsvr::api::{self, ControlOp, KeyValue, Kv, KvError};
 use rand::RngExt;
+use world::NodeId;
 use world::rng::Stream;
 
 use crate::board::Board;
@@ -28,6 +29,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub struct KvClient {
     /// Its number.
     pub number: u32,
+    /// The one node it asks; `None` when it follows leaders.
+    pub asks: Option<NodeId>,
     /// Keys that are shared.
     pub keys: u32,
     /// Pauses between operations: from, to.
@@ -48,7 +51,7 @@ impl KvClient {
         while !self.board.going_home() {
             serial += 1;
             let call = self.next_call(serial, &seen);
-            let id = self.board.kv.lock().0.invoke(self.board.moment(), self.number, None, call.clone());
+            let id = self.board.kv.lock().0.invoke(self.board.moment(), self.number, self.asks, call.clone());
             let outcome = outcome_of(self.make(&call).await);
             if let (KvCall::Get { key }, Outcome::Done(KvReply::Get { pair, .. })) = (&call, &outcome) {
                 seen.insert(key.clone(), pair.clone());
