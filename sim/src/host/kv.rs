@@ -70,7 +70,14 @@ impl KvClient {
         match self.chance.random_range(0..100) {
             0..35 => KvCall::Put { key: one, value: value("") },
             35..70 => KvCall::Get { key: one },
-            70..78 => KvCall::Txn { compares: Vec::new(), writes: vec![Write::Delete(one)] },
+                        // Only what is there is removed: a removal of nothing leaves the revision as it is.
+            70..78 => match seen.get(&one) {
+                Some(Some(pair)) => KvCall::Txn {
+                    compares: vec![Compare::ModRevision(one.clone(), pair.mod_revision)],
+                    writes: vec![Write::Delete(one)],
+                },
+                _ => KvCall::Get { key: one },
+            },
             kind => {
                 let compare = match seen.get(&one) {
                     Some(Some(pair)) if kind % 2 == 0 => Compare::ModRevision(one.clone(), pair.mod_revision),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use queue::receipt::Receipt;
 use queue::api::{Delivery, Enqueued, NewMessage, Queue, QueueError, Stats};
 use rand::RngExt;
 use world::rng::Stream;
@@ -237,5 +238,6 @@ fn delivery_of(delivery: &Delivery) -> recorded::Delivery {
         dedup_id: text(&delivery.dedup_id),
         body: text(&delivery.body),
         attempts: delivery.attempts,
+        tenure: Receipt::decode(&delivery.receipt).map_or(0, |receipt| receipt.lease.token.term),
     }
 }
