@@ -7,10 +7,10 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
-use tests::{DevCluster, free_base_port, path};
+use tests::{DevCluster, eventually, free_base_port, path};
 
 /// One step: words for etcdctl, and what it reads.
 struct Step {
@@ -103,11 +103,7 @@ impl Etcd {
             .spawn()
             .expect("etcd is installed by `make setup`");
         let etcd = Etcd { child, endpoint, _dir: dir };
-        let started = Instant::now();
-        while TcpStream::connect(&etcd.endpoint).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(30), "etcd does not listen");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        eventually("etcd listens", || TcpStream::connect(&etcd.endpoint).ok());
         etcd
     }
 }
