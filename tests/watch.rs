@@ -156,3 +156,28 @@ async fn settled(endpoint: &str) -> i64 {
         before = newest;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_without_a_leader_ends_the_watches_that_asked_for_one() {
+    let cluster = DevCluster::up();
+    let endpoint = cluster.field("c1", "etcd");
+    let wants = options().with_require_leader(true);
+    let mut wants = Client::connect([&endpoint], Some(wants)).await.expect("a connection");
+    let mut patient = Client::connect([&endpoint], None).await.expect("a connection");
+    let mut ending = wants.watch("k", None).await.expect("a watch");
+    assert!(ending.message().await.expect("a response").expect("goes on").created());
+    let mut staying = patient.watch("k", None).await.expect("a watch");
+    assert!(staying.message().await.expect("a response").expect("goes on").created());
+    cluster.kill("a1");
+    cluster.kill("b1");
+    let ended = timeout(Duration::from_secs(20), ending.message()).await.expect("in time");
+    let etcd_client::Error::GRpcStatus(status) = ended.expect_err("there is no leader") else {
+        panic!("no status")
+    };
+    assert_eq!(status.message(), "etcdserver: no leader");
+    assert!(timeout(Duration::from_millis(300), staying.message()).await.is_err(), "the other one goes on");
+    let refused = timeout(Duration::from_secs(5), wants.watch("k", None)).await.expect("in time");
+    assert!(refused.is_err(), "a new one is refused");
+    let kept = GetOptions::new().with_serializable();
+    patient.get("k", Some(kept)).await.expect("what is there can be read");
+}

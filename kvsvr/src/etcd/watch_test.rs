@@ -67,10 +67,10 @@ fn watch_all(start_revision: i64) -> WatchCreateRequest {
 impl Bed {
     fn new() -> Bed {
         let member = Arc::new(LocalMember::new(LocalMachine::new(ControlMachine)));
-        let (stop, stopping) = watch::channel(false);
+        let stop = watch::Sender::new(false);
         let port = ControlPort::new(Arc::clone(&member) as Arc<dyn KvGroup>);
         let identity = Identity { cluster_id: 7, node: member.node() };
-        let service = WatchService::new(port, identity, stopping);
+        let service = WatchService::new(port, identity, stop.clone());
         Bed { member, service, stop }
     }
 
