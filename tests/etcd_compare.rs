@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tests::{DevCluster, free_base_port, path};
@@ -103,12 +103,13 @@ impl Etcd {
             .spawn()
             .expect("etcd is installed by `make setup`");
         let etcd = Etcd { child, endpoint, _dir: dir };
-        let started = Instant::now();
-        while TcpStream::connect(&etcd.endpoint).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(30), "etcd does not listen");
+        for _ in 0..600 {
+            if TcpStream::connect(&etcd.endpoint).is_ok() {
+                return etcd;
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
-        etcd
+        panic!("etcd does not listen at {}", etcd.endpoint);
     }
 }
 

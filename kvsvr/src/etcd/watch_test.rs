@@ -247,6 +247,27 @@ async fn a_watch_of_what_is_compacted_ends_and_says_where_history_begins() {
 }
 
 #[tokio::test]
+async fn a_watch_that_begins_at_the_compacted_revision_is_told_all_of_it() {
+    let bed = Bed::new();
+    for key in ["a", "b", "c"] {
+        bed.apply(put(key, "v")).await;
+    }
+    let both = DeleteRangeRequest { key: "a".into(), range_end: "c".into(), prev_kv: false };
+    bed.apply(Command::DeleteRange(both)).await;
+    bed.apply(put("c", "w")).await;
+    bed.apply(compact(5)).await;
+    let mut client = bed.open();
+    client.create(watch_all(5)).await;
+    let events = client.events_through(6).await;
+    let told: Vec<(i64, i32, &[u8])> =
+        events.iter().map(|(at, kind, key, _)| (*at, *kind, key.as_ref())).collect();
+    assert_eq!(told, [(5, 1, &b"a"[..]), (5, 1, b"b"), (6, 0, b"c")]);
+    bed.apply(compact(6)).await;
+    client.create(watch_all(5)).await;
+    assert_eq!(client.told().await.compact_revision, 6);
+}
+
+#[tokio::test]
 async fn watches_of_one_stream_have_ids_and_end_one_by_one() {
     let bed = Bed::new();
     let mut client = bed.open();
