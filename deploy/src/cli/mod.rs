@@ -8,6 +8,7 @@
 mod deploy;
 mod dev;
 mod key;
+mod kv;
 pub mod money;
 mod packet;
 pub mod plan;
@@ -59,6 +60,9 @@ enum Command {
     /// Take data keys of the active build out of use, or back
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Show the cluster's own records
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
     /// Bring a build to the nodes and make it the active one
     #[command(subcommand)]
     Deploy(deploy::DeployCommand),
@@ -138,6 +142,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve { cluster, node } => Box::pin(crate::serve::run(&cluster, node)).await,
         Command::Plan(command) => plan::run(command, format),
         Command::Key(command) => key::run(command, format).await,
+        Command::Kv(command) => kv::run(command, format).await,
         Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
         Command::Zone(command) => zone::run(command, format).await,
