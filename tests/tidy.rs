@@ -33,6 +33,9 @@ const EDGES: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "ticket/src/",
     "kvsvr/src/machine/",
+    "kvsvr/src/watch/interests.rs",
+    "kvsvr/src/watch/ring.rs",
+    "kvsvr/src/watch/session",
     "queue/src/machine",
     "queue/src/lease",
     "access/src/shake.rs",

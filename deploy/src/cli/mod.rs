@@ -9,6 +9,7 @@ mod deploy;
 mod dev;
 mod drill;
 mod key;
+mod kv;
 pub mod money;
 mod packet;
 pub mod plan;
@@ -60,6 +61,9 @@ enum Command {
     /// Take data keys of the active build out of use, or back
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Show the cluster's own records
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
     /// Bring a build to the nodes and make it the active one
     #[command(subcommand)]
     Deploy(deploy::DeployCommand),
@@ -143,6 +147,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Plan(command) => plan::run(command, format),
         Command::Drill(command) => drill::run(command, format),
         Command::Key(command) => key::run(command, format).await,
+        Command::Kv(command) => kv::run(command, format).await,
         Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
         Command::Zone(command) => zone::run(command, format).await,
