@@ -6,6 +6,7 @@
 //!
 //! Not here: the world a schedule is played in.
 
+pub mod drill;
 pub mod history;
 pub mod oracle;
 pub mod schedule;
