@@ -57,6 +57,15 @@ pub const ABLE: &[Class] = &[
     Class::Operator,
 ];
 
+/// Classes that have players and that seeds do not draw yet.
+const ON_DEMAND: &[Class] = &[Class::FullDisk, Class::FailedSync, Class::BitRot];
+
+/// Whether there is a player for this action.
+#[must_use]
+pub fn can_play(action: &Action) -> bool {
+    action.class().is_none_or(|class| ABLE.contains(&class) || ON_DEMAND.contains(&class))
+}
+
 /// See the module.
 pub struct Nemesis {
     sites: BTreeMap<NodeId, Arc<Site>>,
