@@ -142,9 +142,23 @@ impl ControlPort {
         })
     }
 
-    async fn propose(&self, command: Command) -> Result<Reply, CallError> {
-        control::check_command(&command).map_err(CallError::Refused)?;
-        let command = encode_command(&ControlCommand { command: Some(command) });
+    /// Returns when this member has proved that it leads.
+    pub(crate) async fn leader_barrier(&self) -> Result<(), CallError> {
+        self.group.read_barrier().await.map_err(read_error)
+    }
+
+    /// Has a command carried out; answers the machine's reply, refusals included.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Reply, CallError> {
+        self.propose_command(ControlCommand { command: Some(command) }).await
+    }
+
+    /// The same for a command that came from another member.
+    pub(crate) async fn propose_command(&self, command: ControlCommand) -> Result<Reply, CallError> {
+        let Some(kind) = &command.command else {
+            return Err(CallError::Invalid("a command of a kind this program does not know".to_owned()));
+        };
+        control::check_command(kind).map_err(CallError::Refused)?;
+        let command = encode_command(&command);
         let reply = self.group.propose(command).await.map_err(propose_error)?;
         let reply = ControlReply::decode(reply).ok().and_then(|reply| reply.reply);
         reply.ok_or_else(|| CallError::Unknown("the machine's reply cannot be read".to_owned()))
@@ -152,7 +166,7 @@ impl ControlPort {
 
     // Proposes sweeps until nothing is owed. Every one moves on, so this ends; the caller's
     // deadline bounds it besides.
-    async fn sweep(&self) -> Result<(), CallError> {
+    pub(crate) async fn sweep(&self) -> Result<(), CallError> {
         loop {
             match self.propose(Command::Sweep(Sweep {})).await? {
                 Reply::Swept(Swept { clean: false }) => {}
@@ -171,7 +185,7 @@ fn answer(reply: Reply) -> Result<Answer, CallError> {
         Reply::Refused(code) => {
             return Err(CallError::Refused(Refusal::try_from(code).unwrap_or(Refusal::Unspecified)));
         }
-        Reply::Swept(_) => return Err(CallError::Unknown("a sweep answered for another command".to_owned())),
+        other => return Err(CallError::Unknown(format!("the machine answered another command: {other:?}"))),
     })
 }
 

@@ -14,6 +14,8 @@
 //!
 //! Not here: consensus and storage (crate `replica`).
 
+#[cfg(feature = "server")]
+pub mod admin;
 pub mod api;
 pub mod client;
 pub mod limits;
@@ -31,6 +33,8 @@ pub mod etcd;
 #[cfg(feature = "server")]
 pub mod group;
 #[cfg(feature = "server")]
+pub mod lease;
+#[cfg(feature = "server")]
 pub mod machine;
 #[cfg(feature = "server")]
 mod member;
@@ -38,5 +42,7 @@ mod member;
 pub mod native;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod snapshot;
 #[cfg(feature = "server")]
 pub mod testing;

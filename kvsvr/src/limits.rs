@@ -34,6 +34,21 @@ pub const SWEEP_EVENTS_PER_COMMAND: usize = 64;
 /// Events that one explicit sweep command covers.
 pub const SWEEP_EVENTS_PER_SWEEP: usize = 4_096;
 
+/// The longest lease, in seconds; etcd's limit.
+pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
+/// The shortest lease, in seconds; etcd's at its default election timeout. A lease must outlive an
+/// election, or nobody could keep it alive.
+pub const LEASE_TTL_MIN_S: i64 = 2;
+/// How often a leader looks for leases whose time is up. Half of etcd's, so that a lease ends no
+/// later after its time than there.
+pub const LEASE_TICK: Duration = Duration::from_millis(250);
+/// Leases that one look ends at most; etcd's rate of a thousand a second.
+pub const LEASE_EXPIRIES_PER_TICK: usize = 250;
+/// When the end of a lease is proposed again because nobody knows what became of the proposal.
+pub const LEASE_EXPIRY_RETRY: Duration = Duration::from_secs(3);
+/// What a new leader adds to every lease: at least the time in which nobody could keep them alive.
+pub const LEASE_EXTENSION: Duration = Duration::from_secs(1);
+
 /// How long a client call may take in all, repeats included.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a server works on one request. Shorter than a client's patience, so that the client
@@ -47,3 +62,4 @@ const _: () = assert!(SCAN_PAGE_BYTES_MAX + DATA_VALUE_BYTES_MAX < ANSWER_BYTES_
 const _: () = assert!(DATA_VALUE_BYTES_MAX + DATA_KEY_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(SWEEP_EVENTS_PER_SWEEP >= SWEEP_EVENTS_PER_COMMAND);
 const _: () = assert!(SERVE_DEADLINE.as_millis() < CALL_DEADLINE.as_millis());
+const _: () = assert!(LEASE_TTL_MIN_S * 1_000 > 4 * LEASE_TICK.as_millis() as i64);

@@ -13,8 +13,11 @@ impl Refusal {
     #[must_use]
     pub fn code(self) -> Code {
         match self {
-            Refusal::Compacted | Refusal::FutureRevision => Code::OutOfRange,
+            Refusal::Compacted | Refusal::FutureRevision | Refusal::LeaseTtlTooLarge => Code::OutOfRange,
             Refusal::LeaseNotFound => Code::NotFound,
+            Refusal::LeaseExists => Code::FailedPrecondition,
+            Refusal::NoSpace => Code::ResourceExhausted,
+            Refusal::Corrupt => Code::DataLoss,
             Refusal::Unspecified => Code::Unknown,
             _ => Code::InvalidArgument,
         }
@@ -35,6 +38,10 @@ impl Refusal {
             Refusal::Compacted => "etcdserver: mvcc: required revision has been compacted",
             Refusal::FutureRevision => "etcdserver: mvcc: required revision is a future revision",
             Refusal::LeaseNotFound => "etcdserver: requested lease not found",
+            Refusal::LeaseExists => "etcdserver: lease already exists",
+            Refusal::LeaseTtlTooLarge => "etcdserver: too large lease TTL",
+            Refusal::NoSpace => "etcdserver: mvcc: database space exceeded",
+            Refusal::Corrupt => "etcdserver: corrupt cluster",
             Refusal::RequestTooLarge => "etcdserver: request is too large",
         }
     }

@@ -6,6 +6,8 @@
 //!
 //! Not here: faults of a network. A test of those runs the client against real servers.
 
+pub mod trio;
+
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
@@ -96,8 +98,16 @@ impl<M: Machine> LocalMachine<M> {
     pub fn apply(&mut self, command: &[u8]) -> Result<Bytes, EngineError> {
         let zone = ZoneId::from_index(0).expect("there is a zone a");
         let leader = NodeId::new(zone, 1).expect("1 is a node number");
+        self.apply_from(leader, 1, command)
+    }
+
+    /// The same, as an entry that this leader proposed in this term.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the machine gives up.
+    pub fn apply_from(&mut self, leader: NodeId, term: u64, command: &[u8]) -> Result<Bytes, EngineError> {
         self.applied += 1;
-        let at = At { index: self.applied, term: 1, leader, now: UnixMs(self.applied) };
+        let at = At { index: self.applied, term, leader, now: UnixMs(self.applied) };
         let mut txn = Txn::new(&self.view);
         let reply = self.machine.apply(&mut txn, at, command)?;
         let writes = txn.into_writes();

@@ -50,6 +50,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before something that needs a quorum is tried again at the start.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// Where a node's state lies in its data directory.
+const STATE_DIR: &str = "state-db";
+
 /// The doors of `world`, together.
 #[derive(Clone)]
 pub struct Doors {
@@ -141,6 +144,7 @@ impl Running {
         tasks.serve_http(&node.edge, access::edge::router(edge)).await?;
         tasks.serve_http(&node.admin, admin::router(admin)).await?;
         let mut tasks = tasks.tasks;
+        tasks.push(tokio::spawn(until(stopped.clone(), groups.kv.clone().run())));
         tasks.push(tokio::spawn(payments.run(stopped.clone())));
         tasks.push(tokio::spawn(until(
             stopped.clone(),
@@ -190,9 +194,16 @@ fn open_engines(data_dir: &Path) -> Result<(Engines, LogWriter), Failure> {
             .context(Exit::Error, format!("opening {}", path.display()))
     };
     let log = open("log-db", Mode::Log)?;
-    let state = open("state-db", Mode::State)?;
+    let state = open(STATE_DIR, Mode::State)?;
     let writer = LogWriter::start_thread(log.clone()).context(Exit::Error, "starting the log writer")?;
     Ok((Engines { log, log_writer: writer.clone(), state }, writer))
+}
+
+/// Bytes of the files in a directory. What vanishes meanwhile or cannot be read counts as nothing:
+/// it is a figure to look at.
+fn bytes_in(dir: &Path) -> u64 {
+    let Ok(files) = std::fs::read_dir(dir) else { return 0 };
+    files.flatten().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
 
 fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) -> Result<Arc<Host>, Failure> {
@@ -244,7 +255,16 @@ async fn add_groups(
     let digest = blake3::hash(cluster.session_public_key.as_bytes());
     let cluster_id = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight bytes"));
     let identity = Identity { cluster_id, node: id };
-    let kv = KvServer::new(identity, members.collect(), Arc::clone(&doors.net), control, data);
+    let state_dir = cluster.node(id)?.data_dir.join(STATE_DIR);
+    let kv = KvServer::new(
+        identity,
+        members.collect(),
+        Arc::clone(&doors.net),
+        Arc::clone(&doors.clock),
+        control,
+        data,
+        Arc::new(move || bytes_in(&state_dir)),
+    );
     Ok(Groups { kv, partitions })
 }
 

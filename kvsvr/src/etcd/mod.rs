@@ -8,15 +8,20 @@
 //! the header. A request is forwarded at most once, so two members that believe in each other
 //! cannot pass it round for ever.
 //!
-//! Not here: Watch, Lease, Auth, Lock and Election; they answer "unimplemented".
+//! Not here: Watch, Auth, Lock and Election; they answer "unimplemented".
 
 mod cluster;
+pub(crate) mod courier;
+mod hop;
 mod kv;
+mod lease;
 mod maintenance;
 
 pub use cluster::ClusterService;
+pub use hop::HopService;
 pub use kv::KvService;
-pub use maintenance::MaintenanceService;
+pub use lease::LeaseService;
+pub use maintenance::{MaintenanceService, StateBytes};
 
 use world::NodeId;
 
@@ -24,7 +29,7 @@ use crate::control_port::ControlPort;
 use crate::wire::etcdserverpb::ResponseHeader;
 
 /// The etcd release whose behaviour is served.
-pub const ETCD_VERSION: &str = "3.4.0";
+pub const ETCD_VERSION: &str = "3.5.21";
 
 /// A member as etcd's clients are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +52,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn fill(&self, header: &mut ResponseHeader, port: &ControlPort) {
+    /// Completes a header; the revision stays.
+    pub(crate) fn fill(&self, header: &mut ResponseHeader, port: &ControlPort) {
         header.cluster_id = self.cluster_id;
         header.member_id = member_id(self.node);
         header.raft_term = port.group().standing().term;
@@ -58,4 +64,10 @@ impl Identity {
 #[must_use]
 pub fn member_id(node: NodeId) -> u64 {
     u64::from(node.as_u16())
+}
+
+/// The node behind an etcd member id.
+#[must_use]
+pub fn node_of(member_id: u64) -> Option<NodeId> {
+    u16::try_from(member_id).ok().and_then(NodeId::from_u16)
 }

@@ -7,11 +7,14 @@
 //! Invariant: a request means here what it means to etcd, error texts included; one command makes
 //! at most one revision; a refused command writes nothing.
 //!
-//! Not here: watches and leases. History keeps every revision until compaction and every pair its
-//! lease, so both can be added without changing what is stored.
+//! Not here: watches. History keeps every revision until compaction, so they can be added without
+//! changing what is stored. Nor when a lease ends: its leader decides that ([`crate::lease`]).
 
+pub mod alarm;
 pub mod check;
+pub mod hash;
 mod layout;
+pub mod lease;
 mod mvcc;
 mod range;
 mod sweep;
@@ -19,6 +22,8 @@ mod txn;
 
 #[cfg(test)]
 mod layout_test;
+#[cfg(test)]
+mod model_test;
 
 use bytes::Bytes;
 use prost::Message;
@@ -67,14 +72,14 @@ impl Machine for ControlMachine {
         read_meta(view).map(|_| ())
     }
 
-    fn apply(&mut self, txn: &mut Txn<'_>, _at: At, command: &[u8]) -> Result<Bytes, EngineError> {
+    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &[u8]) -> Result<Bytes, EngineError> {
         let command: ControlCommand = decode_command(command)?;
         let Some(command) = command.command else {
             return Err(EngineError::Corrupt(
                 "a control command of a kind this program does not know".to_owned(),
             ));
         };
-        let reply = match perform(txn, &command) {
+        let reply = match perform(txn, at, &command) {
             Ok(reply) => reply,
             Err(Fault::Refused(refusal)) => Reply::Refused(refusal as i32),
             Err(Fault::Engine(error)) => return Err(error),
@@ -105,7 +110,7 @@ pub fn check_command(command: &Command) -> Result<(), Refusal> {
             check::txn(request)?;
             request.encoded_len()
         }
-        Command::Compact(_) | Command::Sweep(_) => 0,
+        _ => 0,
     };
     if size > CONTROL_REQUEST_BYTES_MAX {
         return Err(Refusal::RequestTooLarge);
@@ -113,8 +118,11 @@ pub fn check_command(command: &Command) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn perform(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Fault> {
+fn perform(txn: &mut Txn<'_>, at: At, command: &Command) -> Result<Reply, Fault> {
     check_command(command)?;
+    if let Some(refusal) = alarm::check_command(txn, command)? {
+        return Err(refusal.into());
+    }
     Ok(match command {
         Command::Put(request) => {
             let mut store = Mvcc::writing(txn)?;
@@ -142,6 +150,16 @@ fn perform(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Fault> {
                 header: Some(ResponseHeader { revision, ..Default::default() }),
             })
         }
+        Command::LeaseGrant(request) => {
+            let revision = revision(txn)?;
+            Reply::LeaseGrant(lease::grant(txn, request, revision)?)
+        }
+        Command::LeaseRevoke(request) => Reply::LeaseRevoke(lease::revoke(txn, request.id)?),
+        Command::LeaseExpire(expire) => Reply::LeaseExpired(lease::expire(txn, at, expire)?),
+        Command::Alarm(request) => {
+            let revision = revision(txn)?;
+            Reply::Alarm(alarm::alarm(txn, request, revision)?)
+        }
         Command::Sweep(_) => Reply::Swept(Swept { clean: sweep::sweep(txn, SWEEP_EVENTS_PER_SWEEP)? }),
     })
 }
@@ -152,6 +170,7 @@ fn perform(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Fault> {
 /// [`Fault`].
 pub fn read_range(view: &dyn View, request: &RangeRequest) -> Result<RangeResponse, Fault> {
     check::range(request)?;
+    check_readable(view)?;
     range::range(&Mvcc::read_only(view)?, request)
 }
 
@@ -165,7 +184,12 @@ pub fn read_range(view: &dyn View, request: &RangeRequest) -> Result<RangeRespon
 pub fn read_txn(view: &dyn View, request: &TxnRequest) -> Result<TxnResponse, Fault> {
     assert!(check::is_read_only(request), "a transaction that writes goes through the log");
     check::txn(request)?;
+    check_readable(view)?;
     txn::txn(&mut Mvcc::read_only(view)?, request)
+}
+
+fn check_readable(view: &dyn View) -> Result<(), Fault> {
+    alarm::check_read(view)?.map_or(Ok(()), |refusal| Err(refusal.into()))
 }
 
 /// The newest revision in a view.

@@ -17,6 +17,7 @@ use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
 use crate::machine::{Machine, PrefixView};
 use crate::state::keys::{self, Kind};
+use crate::state::pinned::PinnedState;
 use crate::state::snapshot::OutgoingSnapshot;
 use crate::state::stage::StagedSnapshot;
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
@@ -152,6 +153,13 @@ impl<M: Machine> StateHandle<M> {
         let live = self.core.live.read();
         let prefix = keys::state(self.core.group, live.generation);
         read(&live.machine, &PrefixView::new(&*self.core.engine, prefix))
+    }
+
+    /// The state as it is now, for a reader that takes long: nothing waits for it.
+    #[must_use]
+    pub fn pin(&self) -> PinnedState {
+        let live = self.core.live.read();
+        PinnedState::new(self.core.engine.snapshot(), keys::state(self.core.group, live.generation))
     }
 
     /// The last entry that was applied.
