@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   peers port   native DataKv, etcd KV and ControlHop (the end of a forward)
-//!   etcd port    etcd KV, Lease, Cluster, Maintenance
+//!   etcd port    etcd KV, Lease, Cluster, Maintenance; gRPC health and reflection;
+//!                HTTP /health /version /metrics
 //! ```
 //! Invariant: both ports serve the same members.
 //!
@@ -17,18 +18,23 @@ use world::net::Net;
 use crate::admin::GroupAdmin;
 use crate::control_port::ControlPort;
 use crate::etcd::courier::Courier;
+use crate::etcd::http::{Pages, add_pages};
+use crate::etcd::metrics::Metrics;
 use crate::etcd::{
-    ClusterService, HopService, Identity, KvService, LeaseService, MaintenanceService, MemberInfo, StateBytes,
+    ClusterService, HealthService, HopService, Identity, KvService, LeaseService, MaintenanceService,
+    MemberInfo, StateBytes,
 };
 use crate::group::KvGroup;
 use crate::lease::LeaseKeeper;
 use crate::limits::{ANSWER_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::native::NativeService;
 use crate::peers::Peers;
+use crate::wire::DESCRIPTORS;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer as EtcdKvServer;
 use crate::wire::etcdserverpb::lease_server::LeaseServer;
 use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::wire::grpc_health::health_server::HealthServer;
 use crate::wire::native::control_hop_server::ControlHopServer;
 use crate::wire::native::data_kv_server::DataKvServer;
 
@@ -41,6 +47,7 @@ pub struct KvServer {
     maintenance: MaintenanceService,
     lease: LeaseService,
     hop: HopService,
+    pages: Pages,
     keeper: Arc<LeaseKeeper>,
 }
 
@@ -62,12 +69,17 @@ impl KvServer {
         let peers = Arc::new(Peers::new(net, addresses));
         let keeper = LeaseKeeper::new(port.clone(), identity.node, clock);
         let courier = Courier { port: port.clone(), identity: identity.clone(), peers: Arc::clone(&peers) };
+        let kv = KvService::new(port.clone(), identity.clone(), peers);
+        let health = HealthService::new(port.clone(), kv.clone());
+        let metrics =
+            Metrics::new(identity.node, Arc::clone(&control), Arc::clone(&keeper), Arc::clone(&state_bytes));
         KvServer {
+            pages: Pages { health, metrics },
             lease: LeaseService::new(courier.clone(), Arc::clone(&keeper)),
             hop: HopService::new(port.clone(), Arc::clone(&keeper)),
             keeper,
             native: NativeService::new(port.clone(), data),
-            kv: KvService::new(port.clone(), identity, peers),
+            kv,
             cluster: ClusterService::new(courier.clone(), Arc::clone(&control), members),
             maintenance: MaintenanceService::new(courier, control, state_bytes),
         }
@@ -75,7 +87,7 @@ impl KvServer {
 
     /// What has to run beside the services for as long as they serve: it ends leases.
     pub async fn run(self) {
-        self.keeper.run().await;
+        tokio::join!(self.keeper.run(), self.pages.metrics.run());
     }
 
     /// Adds what the peers port serves.
@@ -88,13 +100,18 @@ impl KvServer {
         routes.add_service(native).add_service(self.kv_service()).add_service(hop)
     }
 
-    /// What the etcd port serves.
+    /// What the etcd port serves; its server has to accept HTTP/1 as well.
     #[must_use]
     pub fn etcd_routes(&self) -> Routes {
-        Routes::new(self.kv_service())
+        let (reflection, reflection_alpha) = reflection();
+        let routes = Routes::new(self.kv_service())
+            .add_service(HealthServer::new(self.pages.health.clone()))
+            .add_service(reflection)
+            .add_service(reflection_alpha)
             .add_service(LeaseServer::new(self.lease.clone()))
             .add_service(ClusterServer::new(self.cluster.clone()))
-            .add_service(MaintenanceServer::new(self.maintenance.clone()))
+            .add_service(MaintenanceServer::new(self.maintenance.clone()));
+        add_pages(routes.into_axum_router(), self.pages.clone()).into()
     }
 
     fn kv_service(&self) -> EtcdKvServer<KvService> {
@@ -102,4 +119,29 @@ impl KvServer {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX)
     }
+}
+
+/// The services that reflection tells of: those of the etcd port.
+const REFLECTED: [&str; 5] = [
+    "etcdserverpb.KV",
+    "etcdserverpb.Lease",
+    "etcdserverpb.Cluster",
+    "etcdserverpb.Maintenance",
+    "grpc.health.v1.Health",
+];
+
+/// Reflection in both versions that tools ask for.
+fn reflection() -> (
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+    tonic_reflection::server::v1alpha::ServerReflectionServer<
+        impl tonic_reflection::server::v1alpha::ServerReflection,
+    >,
+) {
+    let builder = || {
+        let builder =
+            tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        REFLECTED.iter().fold(builder, |builder, service| builder.with_service_name(*service))
+    };
+    let known = "the descriptors were encoded when this was compiled";
+    (builder().build_v1().expect(known), builder().build_v1alpha().expect(known))
 }

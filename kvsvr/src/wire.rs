@@ -16,6 +16,15 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// gRPC's health checking.
+pub mod grpc_health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
+/// The descriptors of everything here, encoded, for reflection.
+#[cfg(feature = "server")]
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Our packages.
 pub mod hongbao {
     /// KvSvr's.

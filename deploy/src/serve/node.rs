@@ -341,16 +341,23 @@ impl Tasks {
         let routes = tonic::service::Routes::new(host.peer_service());
         let routes = groups.kv.peer_routes(routes);
         let routes = routes.add_service(queue::service::Service::server(groups.partitions.clone()));
-        self.serve_grpc(address, routes).await
+        self.serve_grpc(address, world::net::server(), routes).await
     }
 
     async fn serve_etcd(&mut self, address: &str, kv: &KvServer) -> Result<(), Failure> {
-        self.serve_grpc(address, kv.etcd_routes()).await
+        // Probes and Prometheus speak HTTP/1.
+        let server = world::net::server().accept_http1(true);
+        self.serve_grpc(address, server, kv.etcd_routes()).await
     }
 
-    async fn serve_grpc(&mut self, address: &str, routes: tonic::service::Routes) -> Result<(), Failure> {
+    async fn serve_grpc(
+        &mut self,
+        address: &str,
+        mut server: tonic::transport::Server,
+        routes: tonic::service::Routes,
+    ) -> Result<(), Failure> {
         let incoming = self.listen(address).await?;
-        let server = world::net::server().add_routes(routes);
+        let server = server.add_routes(routes);
         let (stopped, fail, address) = (self.stopped(), self.fail.clone(), address.to_owned());
         self.tasks.push(tokio::spawn(async move {
             if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {

@@ -12,12 +12,16 @@
 
 mod cluster;
 pub(crate) mod courier;
+mod health;
 mod hop;
+pub(crate) mod http;
 mod kv;
 mod lease;
 mod maintenance;
+pub(crate) mod metrics;
 
 pub use cluster::ClusterService;
+pub use health::HealthService;
 pub use hop::HopService;
 pub use kv::KvService;
 pub use lease::LeaseService;

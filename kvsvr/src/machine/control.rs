@@ -192,6 +192,15 @@ fn check_readable(view: &dyn View) -> Result<(), Fault> {
     alarm::check_read(view)?.map_or(Ok(()), |refusal| Err(refusal.into()))
 }
 
+/// The newest revision in a view, and the last compacted one.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn revisions(view: &dyn View) -> Result<(i64, i64), EngineError> {
+    let meta = read_meta(view)?;
+    Ok((meta.revision, meta.compacted))
+}
+
 /// The newest revision in a view.
 ///
 /// # Errors

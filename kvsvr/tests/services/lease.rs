@@ -20,7 +20,8 @@ async fn every_endpoint_grants_tells_and_revokes_leases() {
         let channel = trio.channel(number).await;
         let mut leases = LeaseClient::new(channel.clone());
         let id = 100 + number as i64;
-        let granted = leases.lease_grant(LeaseGrantRequest { ttl: 60, id }).await.expect("granted").into_inner();
+        let granted =
+            leases.lease_grant(LeaseGrantRequest { ttl: 60, id }).await.expect("granted").into_inner();
         assert_eq!((granted.id, granted.ttl), (id, 60));
         let header = granted.header.expect("a header");
         assert_eq!(header.cluster_id, 0xC1);
@@ -63,7 +64,8 @@ async fn a_lease_without_a_wished_id_gets_one_and_a_short_wish_is_raised() {
     let mut leases = LeaseClient::new(trio.channel(1).await);
     let mut ids = Vec::new();
     for ttl in [-1, 0, 1, 2] {
-        let granted = leases.lease_grant(LeaseGrantRequest { ttl, id: 0 }).await.expect("granted").into_inner();
+        let granted =
+            leases.lease_grant(LeaseGrantRequest { ttl, id: 0 }).await.expect("granted").into_inner();
         assert_eq!(granted.ttl, 2);
         assert!(granted.id > 0, "{granted:?}");
         ids.push(granted.id);

@@ -2,6 +2,7 @@
 
 mod lease;
 mod maintenance;
+mod observing;
 
 use std::sync::Arc;
 
