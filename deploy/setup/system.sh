@@ -3,9 +3,10 @@
 set -euo pipefail
 
 #  package        what it is for                                      how to see that it is there
+#  (libclang-cpp alone, which comes with other tools, is not what bindgen loads)
 needs=(
   "g++            RocksDB                                             command -v g++"
-  "libclang-dev   bindings to RocksDB                                 compgen -G '/usr/lib/llvm-*/lib/libclang*.so*'"
+  "libclang-dev   bindings to RocksDB                                 compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*'"
   "etcd-client    tests that drive the etcd API with the real etcdctl command -v etcdctl"
   "iproute2       tests that cut zones off in network namespaces      command -v ip"
 )

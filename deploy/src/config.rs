@@ -11,8 +11,10 @@ use world::{GroupId, NodeId, ZoneId};
 
 use crate::failure::{Context, Exit, Failure};
 
-/// Data groups follow the control group, which is 0.
+/// The control group belongs to the clients of the etcd API. Data groups follow it.
 pub const CONTROL_GROUP: GroupId = GroupId(0);
+/// The cluster's own records: zones, claims, the event.
+pub const SYSTEM_GROUP: GroupId = GroupId(99);
 /// The queue's partitions begin here.
 pub const QUEUE_GROUPS_FROM: u32 = 100;
 /// Data groups there may be.
@@ -253,7 +255,8 @@ mod tests {
 
     fn text(extra: &str) -> String {
         let key = ticket::sign::SigningKey::from_bytes([7; 32]).verifying_key().to_text();
-        let mut text = format!("name = \"t\"\nsession_public_key = \"{key}\"\n{extra}\n");
+        // A key file ends with a line break; a TOML string must not.
+        let mut text = format!("name = \"t\"\nsession_public_key = \"{}\"\n{extra}\n", key.trim_end());
         for (at, id) in ["a1", "b1", "c1"].iter().enumerate() {
             text.push_str(&format!(
                 "[[node]]\nid = \"{id}\"\ndata_dir = \"{id}\"\npeers = \"h:{p}0\"\nedge = \"h:{p}1\"\nadmin = \"h:{p}3\"\netcd = \"h:{p}4\"\n",

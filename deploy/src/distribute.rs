@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 use ticket::control::{EventRecord, EventState, FORMAT, SlotWindow};
+use ticket::keys::KeyList;
 use ticket::manifest::{Manifest, Roster, load_signed, signature_path};
 use ticket::sign::VerifyingKey;
 use world::disk::{Disk, RealDisk};
@@ -19,6 +20,7 @@ use world::{NodeId, UnixMs};
 use crate::cli::target::Connected;
 use crate::failure::{Context, Exit, Failure};
 use crate::serve::api::{BuildReport, EventReport};
+use crate::serve::keys::KeysReport;
 use crate::store::install_secrets;
 
 /// Files on their way at the same time.
@@ -154,6 +156,10 @@ impl BuildDir {
                 return Err(Failure::new(Exit::Refused, message));
             }
         }
+        // The first key list comes from the build; from then on it is changed in KvSvr only.
+        let list = Bytes::from(KeyList::all(self.manifest.key_count).encode());
+        let path = format!("/v1/builds/{build}/keys");
+        let _: KeysReport = connected.call_any(|_| false, Method::PUT, &path, list).await?;
         let event = self.event(schedule);
         let body = Bytes::from(serde_json::to_vec(&event).context(Exit::Error, "making the event")?);
         connected.call_any(|_| false, Method::PUT, "/v1/event", body).await

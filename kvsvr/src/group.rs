@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use replica::engine::View;
 use replica::error::{ProposeError, ReadError};
+use tokio::sync::watch;
 use world::NodeId;
 
 /// Where a member of a group stands, for headers and status answers. A report, not a permission.
@@ -33,6 +34,13 @@ pub trait KvGroup: Send + Sync + 'static {
 
     /// Returns when a read that follows is linearizable.
     async fn read_barrier(&self) -> Result<(), ReadError>;
+
+    /// The same on any member: a follower asks the leader how much was acknowledged, and waits
+    /// until it has applied that.
+    async fn read_barrier_anywhere(&self) -> Result<(), ReadError>;
+
+    /// The index up to which this member has applied, told whenever it changes.
+    fn applied(&self) -> watch::Receiver<u64>;
 
     /// Shows the state as applied by this member, at one index.
     fn read(&self, visit: &mut dyn FnMut(&dyn View));

@@ -1,8 +1,8 @@
 //! Assembles this crate's services over a node's members of the groups.
 //!
 //! ```text
-//!   peers port   native DataKv, etcd KV and ControlHop (the end of a forward)
-//!   etcd port    etcd KV, Lease, Cluster, Maintenance; gRPC health and reflection;
+//!   peers port   native DataKv (system group, data groups), etcd KV and ControlHop (the end of a forward)
+//!   etcd port    etcd KV, Watch, Lease, Cluster, Maintenance; gRPC health and reflection;
 //!                HTTP /health /version /metrics
 //! ```
 //! Invariant: both ports serve the same members.
@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tonic::service::Routes;
 use world::Clock;
 use world::net::Net;
@@ -22,7 +23,7 @@ use crate::etcd::http::{Pages, add_pages};
 use crate::etcd::metrics::Metrics;
 use crate::etcd::{
     ClusterService, HealthService, HopService, Identity, KvService, LeaseService, MaintenanceService,
-    MemberInfo, StateBytes,
+    MemberInfo, StateBytes, WatchService,
 };
 use crate::group::KvGroup;
 use crate::lease::LeaseKeeper;
@@ -34,6 +35,7 @@ use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer as EtcdKvServer;
 use crate::wire::etcdserverpb::lease_server::LeaseServer;
 use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::wire::etcdserverpb::watch_server::WatchServer;
 use crate::wire::grpc_health::health_server::HealthServer;
 use crate::wire::native::control_hop_server::ControlHopServer;
 use crate::wire::native::data_kv_server::DataKvServer;
@@ -43,30 +45,44 @@ use crate::wire::native::data_kv_server::DataKvServer;
 pub struct KvServer {
     native: NativeService,
     kv: KvService,
+    watch: WatchService,
     cluster: ClusterService,
     maintenance: MaintenanceService,
     lease: LeaseService,
     hop: HopService,
     pages: Pages,
     keeper: Arc<LeaseKeeper>,
+    stopping: watch::Sender<bool>,
+}
+
+/// A node's members of the groups.
+pub struct KvGroups {
+    /// Where the cluster keeps its own records.
+    pub system: Arc<dyn KvGroup>,
+    /// Group 0: etcd's clients'.
+    pub control: Arc<dyn GroupAdmin>,
+    /// The data groups in order of their numbers.
+    pub data: Vec<Arc<dyn KvGroup>>,
 }
 
 impl KvServer {
-    /// Services over the node's member of the control group and of each data group, in order of
-    /// their numbers (group 1 first). `members` names every node of the control group;
+    /// Services over the node's groups. `members` names every node of the control group;
     /// `state_bytes` tells how much room the node's state takes.
     pub fn new(
         identity: Identity,
         members: Vec<MemberInfo>,
         net: Arc<dyn Net>,
         clock: Arc<dyn Clock>,
-        control: Arc<dyn GroupAdmin>,
-        data: Vec<Arc<dyn KvGroup>>,
+        groups: KvGroups,
         state_bytes: StateBytes,
     ) -> KvServer {
+        let KvGroups { system, control, data } = groups;
+        let system = ControlPort::new(system);
         let port = ControlPort::new(Arc::clone(&control) as Arc<dyn KvGroup>);
         let addresses = members.iter().map(|member| (member.node, member.peer_address.clone()));
         let peers = Arc::new(Peers::new(net, addresses));
+        let (stopping, stop) = watch::channel(false);
+        let system_watch = WatchService::new(system.clone(), identity.clone(), stop.clone());
         let keeper = LeaseKeeper::new(port.clone(), identity.node, clock);
         let courier = Courier { port: port.clone(), identity: identity.clone(), peers: Arc::clone(&peers) };
         let kv = KvService::new(port.clone(), identity.clone(), peers);
@@ -74,20 +90,27 @@ impl KvServer {
         let metrics =
             Metrics::new(identity.node, Arc::clone(&control), Arc::clone(&keeper), Arc::clone(&state_bytes));
         KvServer {
-            pages: Pages { health, metrics },
-            lease: LeaseService::new(courier.clone(), Arc::clone(&keeper)),
-            hop: HopService::new(port.clone(), Arc::clone(&keeper)),
-            keeper,
-            native: NativeService::new(port.clone(), data),
+            native: NativeService::new(system, system_watch, data),
             kv,
+            watch: WatchService::new(port.clone(), identity, stop),
+            lease: LeaseService::new(courier.clone(), Arc::clone(&keeper)),
+            hop: HopService::new(port, Arc::clone(&keeper)),
+            pages: Pages { health, metrics },
+            keeper,
             cluster: ClusterService::new(courier.clone(), Arc::clone(&control), members),
             maintenance: MaintenanceService::new(courier, control, state_bytes),
+            stopping,
         }
     }
 
     /// What has to run beside the services for as long as they serve: it ends leases.
     pub async fn run(self) {
         tokio::join!(self.keeper.run(), self.pages.metrics.run());
+    }
+
+    /// Ends the streams that would go on for ever; a server cannot stop in good order before.
+    pub fn end_streams(&self) {
+        self.stopping.send_replace(true);
     }
 
     /// Adds what the peers port serves.
@@ -103,11 +126,15 @@ impl KvServer {
     /// What the etcd port serves; its server has to accept HTTP/1 as well.
     #[must_use]
     pub fn etcd_routes(&self) -> Routes {
+        let watch = WatchServer::new(self.watch.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(usize::MAX);
         let (reflection, reflection_alpha) = reflection();
         let routes = Routes::new(self.kv_service())
             .add_service(HealthServer::new(self.pages.health.clone()))
             .add_service(reflection)
             .add_service(reflection_alpha)
+            .add_service(watch)
             .add_service(LeaseServer::new(self.lease.clone()))
             .add_service(ClusterServer::new(self.cluster.clone()))
             .add_service(MaintenanceServer::new(self.maintenance.clone()));
@@ -122,8 +149,9 @@ impl KvServer {
 }
 
 /// The services that reflection tells of: those of the etcd port.
-const REFLECTED: [&str; 5] = [
+const REFLECTED: [&str; 6] = [
     "etcdserverpb.KV",
+    "etcdserverpb.Watch",
     "etcdserverpb.Lease",
     "etcdserverpb.Cluster",
     "etcdserverpb.Maintenance",

@@ -3,6 +3,7 @@
 //! ```text
 //!   propose -> batcher -> Raft -> log, peers, machine -> reply
 //!   read_barrier -> read gate -> quorum       read -> machine and state, one consistent cut
+//!   read_barrier_anywhere -> another gate -> here or at the leader
 //!   watch <- status <- Raft's metrics
 //! ```
 //!
@@ -24,6 +25,7 @@ use openraft::{Instant as _, Raft};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use world::mutant::{Mutant, armed};
 use world::{Clock, GroupId, NodeId};
 
 use crate::batcher::Batcher;
@@ -33,7 +35,7 @@ use crate::error::{ProposeError, ReadError};
 use crate::machine::Machine;
 use crate::members;
 use crate::network::link::Links;
-use crate::reads::ReadGate;
+use crate::reads::{LeaderRound, MemberRound, ReadGate};
 use crate::state::{PinnedState, StateHandle, StateStore};
 use crate::status::{Counters, GroupStatus};
 use crate::types::{Peer, TypeConfig, node_id};
@@ -50,6 +52,8 @@ pub struct Group<M: Machine> {
     pub(crate) links: Arc<Links>,
     batcher: Arc<Batcher>,
     gate: Arc<ReadGate>,
+    /// Passed by followers too.
+    member_gate: Arc<ReadGate>,
     counters: Arc<Counters>,
     status: watch::Receiver<GroupStatus>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -73,11 +77,21 @@ impl<M: Machine> Group<M> {
         let counters = Arc::new(Counters::default());
         let batcher = Batcher::new(Arc::clone(&counters));
         let gate = ReadGate::new(Arc::clone(&counters));
+        let member_gate = ReadGate::new(Arc::clone(&counters));
+        let leader_round = || LeaderRound { raft: raft.clone(), deadline: config.read_deadline };
+        let member_round = MemberRound {
+            group: id,
+            node,
+            leader_round: leader_round(),
+            state: state.clone(),
+            links: Arc::clone(&links),
+        };
         let first = report(id, node, &raft.metrics().borrow_watched(), &counters);
         let (reports, status) = watch::channel(first);
         let tasks = vec![
             tokio::spawn(Arc::clone(&batcher).run(raft.clone(), clock)),
-            tokio::spawn(Arc::clone(&gate).run(raft.clone(), config.read_deadline)),
+            tokio::spawn(Arc::clone(&gate).run(leader_round())),
+            tokio::spawn(Arc::clone(&member_gate).run(member_round)),
             tokio::spawn(follow(id, node, raft.metrics(), reports, Arc::clone(&counters))),
         ];
         let tasks = Mutex::new(tasks);
@@ -91,6 +105,7 @@ impl<M: Machine> Group<M> {
             links,
             batcher,
             gate,
+            member_gate,
             counters,
             status,
             tasks,
@@ -126,7 +141,26 @@ impl<M: Machine> Group<M> {
         if !self.is_leader() {
             return Err(ReadError::NotLeader { hint: self.leader() });
         }
+        if armed(Mutant::ReadWithoutQuorum) {
+            return Ok(());
+        }
         self.gate.pass(self.config.read_deadline).await
+    }
+
+    /// Returns when this member has applied everything that was acknowledged before the call began,
+    /// whether it leads or follows: a follower asks the leader how far that is. A [`Group::read`]
+    /// that follows is linearizable.
+    ///
+    /// # Errors
+    /// [`ReadError`]; `NotLeader` when nobody could be asked, and the next try may go well.
+    pub async fn read_barrier_anywhere(&self) -> Result<(), ReadError> {
+        self.member_gate.pass(self.config.read_deadline).await
+    }
+
+    /// Index of the last entry this member has applied, told whenever it changes.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.state.announcements()
     }
 
     /// Reads the machine and its durable state at one applied index: as new as this member knows,
@@ -262,6 +296,7 @@ impl<M: Machine> Group<M> {
     pub(crate) async fn stop(&self) {
         self.batcher.close();
         self.gate.close();
+        self.member_gate.close();
         if self.raft.shutdown().await.is_err() {
             tracing::error!(group = %self.id, "the replica did not stop cleanly");
         }

@@ -96,6 +96,11 @@ impl<M: Machine> PeerHandler for Group<M> {
         self.raft.trigger().elect(true).await.map_err(|fatal| fatal.to_string())
     }
 
+    async fn read_index(&self) -> Result<u64, String> {
+        self.read_barrier().await.map_err(|error| error.to_string())?;
+        Ok(*self.applied().borrow())
+    }
+
     fn stage_snapshot(&self) -> StagedSnapshot {
         self.state.stage_snapshot()
     }

@@ -7,6 +7,7 @@
 
 mod deploy;
 mod dev;
+mod key;
 pub mod money;
 mod packet;
 pub mod plan;
@@ -55,6 +56,9 @@ enum Command {
     /// Turn budget and script into ticket files
     #[command(subcommand)]
     Plan(plan::PlanCommand),
+    /// Take data keys of the active build out of use, or back
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Bring a build to the nodes and make it the active one
     #[command(subcommand)]
     Deploy(deploy::DeployCommand),
@@ -130,6 +134,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(command) => dev::run(command, format).await,
         Command::Serve { cluster, node } => Box::pin(crate::serve::run(&cluster, node)).await,
         Command::Plan(command) => plan::run(command, format),
+        Command::Key(command) => key::run(command, format).await,
         Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
         Command::Zone(command) => zone::run(command, format).await,

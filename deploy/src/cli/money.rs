@@ -25,7 +25,7 @@ use crate::clients;
 use crate::distribute::BuildDir;
 use crate::failure::{Context, Exit, Failure};
 use crate::output::{Format, grouped, print, right, table, yuan};
-use crate::serve::event;
+use crate::serve::{event, keys};
 
 /// `hongbao reconcile`
 #[derive(Debug, Subcommand)]
@@ -115,7 +115,8 @@ impl Money {
     /// # Errors
     /// When the KV does not answer; what was credited stays so, and repeating goes on from there.
     pub async fn credit_pending(&self) -> Result<u64, Failure> {
-        let credited = reconcile::credit::credit_pending(&self.sources).await;
+        let (list, _) = keys::current(&*self.sources.kv, self.manifest.build).await?;
+        let credited = reconcile::credit::credit_pending(&self.sources, &list).await;
         Ok(credited.context(Exit::Unavailable, "crediting")?.count)
     }
 

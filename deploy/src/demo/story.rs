@@ -19,7 +19,7 @@ use world::{Clock, UnixMs, ZoneId};
 
 use super::crowd::{Crowd, CrowdOptions, Memory};
 use super::ledger::Books;
-use super::probe::{Probes, Trace};
+use super::probe::{Probes, Trace, Witnesses};
 use super::report::Report;
 use super::stage::Stage;
 use super::timeline::Timeline;
@@ -92,9 +92,11 @@ pub async fn tell(args: &DemoArgs, stage: &Stage, doors: Doors) -> Result<Report
     scene.timeline.note(format!("{} large amounts loaded for instant credit", grouped(loaded)));
     activate(&mut scene).await?;
 
-    let probes = Probes::start(&scene.kv, &scene.doors.clock);
+    let witnesses = Witnesses::default();
+    let partitions = scene.connected.cluster.queue.partitions;
+    let probes = Probes::start(&scene.kv, (&scene.queue, partitions), &witnesses, &scene.doors.clock);
     let watch = Watch::start(&scene.connected.cluster, &scene.doors.net);
-    let crowd = gather_crowd(&scene)?;
+    let crowd = gather_crowd(&scene, &witnesses)?;
     let loss = play_slots(&scene, &crowd).await?;
     let memory = crowd.finish().await;
     let traces = probes.finish().await;
@@ -171,7 +173,7 @@ async fn activate(scene: &mut Scene<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn gather_crowd(scene: &Scene<'_>) -> Result<Crowd, Failure> {
+fn gather_crowd(scene: &Scene<'_>, witnesses: &Witnesses) -> Result<Crowd, Failure> {
     let key = token::session_key(&DevDir::load(&scene.stage.cluster_dir())?.session_key_file())?;
     let expires = scene.doors.clock.now().plus(TOKEN_FOR);
     let tokens =
@@ -183,6 +185,8 @@ fn gather_crowd(scene: &Scene<'_>) -> Result<Crowd, Failure> {
         shakes_per_second: scene.args.rate,
         edges,
         seed: scene.args.seed,
+        partitions: scene.connected.cluster.queue.partitions,
+        witnesses: Arc::clone(witnesses),
     };
     scene.timeline.note(format!("{} users gather at {} nodes", grouped(options.users), options.edges.len()));
     Ok(Crowd::start(options, tokens, &scene.doors.net, &scene.doors.clock))
@@ -326,7 +330,6 @@ async fn settle_up(
         event: &event,
         zones: &zones,
         nodes: &nodes,
-        partitions: scene.connected.cluster.queue.partitions,
         before: &before,
         after: &after,
         books: &books,

@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod api;
 pub mod event;
+pub mod keys;
 pub mod node;
 pub mod observer;
 pub mod payments;

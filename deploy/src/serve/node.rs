@@ -16,7 +16,7 @@ use kvsvr::etcd::{Identity, MemberInfo};
 use kvsvr::group::KvGroup;
 use kvsvr::machine::control::ControlMachine;
 use kvsvr::machine::data::DataMachine;
-use kvsvr::server::KvServer;
+use kvsvr::server::{KvGroups, KvServer};
 use queue::machine::QueueMachine;
 use queue::partition::{Partition, PartitionConfig};
 use replica::config::ReplicaConfig;
@@ -37,7 +37,7 @@ use super::observer::Observer;
 use super::payments::Payments;
 use super::readiness::Readiness;
 use crate::clients;
-use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM};
+use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use crate::dev::admin_token;
 use crate::failure::{Context, Exit, Failure};
 use crate::store::TicketStore;
@@ -68,6 +68,7 @@ pub struct Doors {
 pub struct Running {
     host: Arc<Host>,
     access: Arc<AccessNode>,
+    kv: KvServer,
     writer: LogWriter,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -154,7 +155,7 @@ impl Running {
             let watching = Arc::clone(&observer).watch(Arc::clone(&doors.net), other.clone(), token.clone());
             tasks.push(tokio::spawn(until(stopped.clone(), watching)));
         }
-        Ok(Running { host, access, writer, stop, tasks, failures })
+        Ok(Running { host, access, kv: groups.kv, writer, stop, tasks, failures })
     }
 
     /// Resolves when something has failed that the node cannot go on without.
@@ -175,6 +176,7 @@ impl Running {
         if tokio::time::timeout(HANDOVER_WITHIN, handed_over).await.is_err() {
             tracing::warn!("some groups were not handed over in time");
         }
+        self.kv.end_streams();
         // Nobody listening means that everything has ended already.
         let _ = self.stop.send(true);
         let ended = futures_util::future::join_all(self.tasks);
@@ -227,6 +229,8 @@ async fn add_groups(
 ) -> Result<Groups, Failure> {
     let voters = cluster.voters();
     let first_leader = |number: u32| voters[number as usize % voters.len()].0;
+    let system = host.add_group(SYSTEM_GROUP, ControlMachine, &voters, first_leader(2)).await;
+    let system = system.context(Exit::Error, "joining the system group")?;
     let control = host.add_group(CONTROL_GROUP, ControlMachine, &voters, first_leader(0)).await;
     let control = control.context(Exit::Error, "joining the control group")?;
     let mut data: Vec<Arc<dyn KvGroup>> = Vec::new();
@@ -261,8 +265,7 @@ async fn add_groups(
         members.collect(),
         Arc::clone(&doors.net),
         Arc::clone(&doors.clock),
-        control,
-        data,
+        KvGroups { system, control, data },
         Arc::new(move || bytes_in(&state_dir)),
     );
     Ok(Groups { kv, partitions })
@@ -381,6 +384,7 @@ impl Tasks {
 pub fn group_name(group: GroupId) -> String {
     match group.0 {
         0 => "control".to_owned(),
+        number if number == SYSTEM_GROUP.0 => "system".to_owned(),
         number if number >= QUEUE_GROUPS_FROM => format!("queue {}", number - QUEUE_GROUPS_FROM),
         number => format!("data {number}"),
     }

@@ -17,6 +17,7 @@ use world::NodeId;
 use super::courier::Courier;
 use super::{MemberInfo, member_id, node_of};
 use crate::admin::GroupAdmin;
+use crate::control_port::read_error;
 use crate::wire::etcdserverpb::cluster_server::Cluster;
 use crate::wire::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
@@ -100,8 +101,12 @@ fn check_urls(urls: &[String]) -> Result<(), Status> {
 impl Cluster for ClusterService {
     async fn member_list(
         &self,
-        _: Request<MemberListRequest>,
+        request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
+        if request.into_inner().linearizable {
+            let barrier = self.group.read_barrier_anywhere().await;
+            barrier.map_err(|error| read_error(error).status())?;
+        }
         Ok(Response::new(MemberListResponse { header: self.header(), members: self.members() }))
     }
 

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   client --> any member --> leader: answered here
-//!                       \--> follower: forwarded once to the leader's peers port
+//!                       \--> follower: writes are forwarded once to the leader's peers port,
+//!                                      reads and watches answered here
 //! ```
 //! Invariant: a client cannot tell the member it asked from the leader, but by the member id in
 //! the header. A request is forwarded at most once, so two members that believe in each other
 //! cannot pass it round for ever.
 //!
-//! Not here: Watch, Auth, Lock and Election; they answer "unimplemented".
+//! Not here: Auth, Lock and Election; they answer "unimplemented".
 
 mod cluster;
 pub(crate) mod courier;
@@ -16,16 +17,22 @@ mod health;
 mod hop;
 pub(crate) mod http;
 mod kv;
+mod leader;
 mod lease;
 mod maintenance;
 pub(crate) mod metrics;
+mod watch;
+#[cfg(test)]
+mod watch_test;
 
 pub use cluster::ClusterService;
 pub use health::HealthService;
 pub use hop::HopService;
 pub use kv::KvService;
+pub use leader::LeaderMonitor;
 pub use lease::LeaseService;
 pub use maintenance::{MaintenanceService, StateBytes};
+pub use watch::{Responses, WatchService};
 
 use world::NodeId;
 

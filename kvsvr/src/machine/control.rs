@@ -7,12 +7,13 @@
 //! Invariant: a request means here what it means to etcd, error texts included; one command makes
 //! at most one revision; a refused command writes nothing.
 //!
-//! Not here: watches. History keeps every revision until compaction, so they can be added without
-//! changing what is stored. Nor when a lease ends: its leader decides that ([`crate::lease`]).
+//! Not here: who watches; watches read history (`history`). Nor when a lease ends: its leader decides
+//! that ([`crate::lease`]).
 
 pub mod alarm;
 pub mod check;
 pub mod hash;
+pub mod history;
 mod layout;
 pub mod lease;
 mod mvcc;
@@ -30,6 +31,7 @@ use prost::Message;
 use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
 
+pub use self::layout::Event;
 use self::mvcc::{Mvcc, read_meta};
 use super::decode_command;
 use crate::limits::{CONTROL_REQUEST_BYTES_MAX, SWEEP_EVENTS_PER_COMMAND, SWEEP_EVENTS_PER_SWEEP};

@@ -18,6 +18,7 @@ use replica::error::{ProposeError, ReadError};
 use replica::members::MemberError;
 use replica::transfer::TransferError;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Server};
 use world::net::TcpNet;
@@ -28,12 +29,13 @@ use crate::admin::{GroupAdmin, Members};
 use crate::etcd::{Identity, MemberInfo};
 use crate::group::{KvGroup, Standing};
 use crate::machine::control::ControlMachine;
-use crate::server::KvServer;
+use crate::server::{KvGroups, KvServer};
 
 /// The machine, and who leads it.
 pub struct Shared {
     machine: RwLock<LocalMachine<ControlMachine>>,
     lead: Mutex<(u64, Option<NodeId>)>,
+    applied: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -41,7 +43,8 @@ impl Shared {
     #[must_use]
     pub fn led_by(leader: NodeId) -> Arc<Shared> {
         let machine = RwLock::new(LocalMachine::new(ControlMachine));
-        Arc::new(Shared { machine, lead: Mutex::new((1, Some(leader))) })
+        let applied = watch::Sender::new(0);
+        Arc::new(Shared { machine, lead: Mutex::new((1, Some(leader))), applied })
     }
 
     /// Makes another member lead, or nobody. A leader begins a new term.
@@ -67,7 +70,12 @@ impl Shared {
     /// # Panics
     /// When the machine gives up.
     pub fn apply_from(&self, leader: NodeId, term: u64, command: &[u8]) -> Bytes {
-        self.machine.write().apply_from(leader, term, command).expect("memory does not fail")
+        let (reply, applied) = {
+            let mut machine = self.machine.write();
+            (machine.apply_from(leader, term, command), machine.applied())
+        };
+        self.applied.send_replace(applied);
+        reply.expect("memory does not fail")
     }
 }
 
@@ -95,6 +103,17 @@ impl KvGroup for Member {
 
     async fn read_barrier(&self) -> Result<(), ReadError> {
         self.leads().map(|_| ()).map_err(|hint| ReadError::NotLeader { hint })
+    }
+
+    async fn read_barrier_anywhere(&self) -> Result<(), ReadError> {
+        match *self.shared.lead.lock() {
+            (_, Some(_)) => Ok(()),
+            (_, None) => Err(ReadError::NotLeader { hint: None }),
+        }
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        self.shared.applied.subscribe()
     }
 
     fn read(&self, visit: &mut dyn FnMut(&dyn View)) {
@@ -168,10 +187,18 @@ impl Trio {
         for (info, (peers, etcd)) in members.iter().zip(listeners) {
             let identity = Identity { cluster_id: 0xC1, node: info.node };
             let control = trio.shared.member(info.node);
+            // Nobody here asks for the cluster's own records.
+            let system = trio.shared.member(info.node);
             let net = Arc::new(TcpNet);
             let bytes = Arc::new(|| 4_096);
-            let server =
-                KvServer::new(identity, members.clone(), net, Arc::clone(&clock), control, Vec::new(), bytes);
+            let server = KvServer::new(
+                identity,
+                members.clone(),
+                net,
+                Arc::clone(&clock),
+                KvGroups { system, control, data: Vec::new() },
+                bytes,
+            );
             let routes = server.peer_routes(tonic::service::Routes::default());
             trio.tasks.push(serve(peers, routes));
             trio.tasks.push(serve(etcd, server.etcd_routes()));

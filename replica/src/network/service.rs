@@ -53,6 +53,7 @@ pub(crate) trait PeerHandler: Send + Sync {
     /// `Ok(Some)` is why the transfer is refused.
     async fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<Option<String>, String>;
     async fn elect(&self) -> Result<(), String>;
+    async fn read_index(&self) -> Result<u64, String>;
     fn stage_snapshot(&self) -> StagedSnapshot;
     async fn install_snapshot(
         &self,
@@ -166,6 +167,15 @@ impl Peer for PeerService {
         let group = self.registry.group(request.into_inner().group)?;
         group.elect().await.map_err(stopped)?;
         Ok(Response::new(pb::ElectReply {}))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Result<Response<pb::ReadIndexReply>, Status> {
+        let group = self.registry.group(request.into_inner().group)?;
+        let applied = group.read_index().await.map_err(stopped)?;
+        Ok(Response::new(pb::ReadIndexReply { applied }))
     }
 
     async fn snapshot(

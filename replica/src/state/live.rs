@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 use world::{GroupId, UnixMs};
 
 use crate::codec::{self, pb};
@@ -65,6 +66,8 @@ pub(super) struct Core<M> {
     pub(super) live: RwLock<Live<M>>,
     pub(super) flushed_next: FlushedNext,
     pub(super) current: Mutex<Option<Current>>,
+    /// The applied index, told to whoever waits for it; see [`Core::announce`].
+    announced: watch::Sender<u64>,
     generation_next: AtomicU32,
 }
 
@@ -109,6 +112,7 @@ impl<M: Machine> Core<M> {
             engine,
             flushed_next,
             current: Mutex::new(current),
+            announced: watch::Sender::new(live.applied.as_ref().map_or(0, |id| id.index)),
             generation_next: AtomicU32::new(live.generation + 1),
             live: RwLock::new(live),
         })
@@ -119,6 +123,14 @@ impl<M: Machine> Core<M> {
         let generation = self.generation_next.fetch_add(1, Ordering::Relaxed);
         assert!(generation < u32::MAX, "a group receives far fewer than 2^32 snapshots");
         generation
+    }
+
+    /// Tells how far the state is, after a run was applied or a snapshot put in force. What is told
+    /// can be read: never call it before the engine has taken the batch.
+    pub(super) fn announce(&self) {
+        let applied = self.live.read().applied.as_ref().map_or(0, |id| id.index);
+        let before = self.announced.send_replace(applied);
+        assert!(before <= applied, "{}: the state went back from {before} to {applied}", self.group);
     }
 
     /// Replaces the reported snapshot unless it is newer than this one.
@@ -166,6 +178,13 @@ impl<M: Machine> StateHandle<M> {
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
         self.core.live.read().applied
+    }
+
+    /// The index of the last entry that was applied, whenever it changes. Closed when the group has
+    /// stopped and nobody holds its state any more.
+    #[must_use]
+    pub fn announcements(&self) -> watch::Receiver<u64> {
+        self.core.announced.subscribe()
     }
 
     /// The largest clock of any applied proposal.
