@@ -5,8 +5,15 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 5] =
-    ["kvsvr.proto", "etcd/rpc.proto", "etcd/kv.proto", "etcd/lease.proto", "grpc/health.proto"];
+const FILES: [&str; 7] = [
+    "kvsvr.proto",
+    "etcd/rpc.proto",
+    "etcd/kv.proto",
+    "etcd/lease.proto",
+    "etcd/lock.proto",
+    "etcd/election.proto",
+    "grpc/health.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(FILES, ["proto"])?;

@@ -22,8 +22,8 @@ use crate::etcd::courier::Courier;
 use crate::etcd::http::{Pages, add_pages};
 use crate::etcd::metrics::Metrics;
 use crate::etcd::{
-    ClusterService, HealthService, HopService, Identity, KvService, LeaseService, MaintenanceService,
-    MemberInfo, StateBytes, WatchService,
+    ClusterService, ElectionService, HealthService, HopService, Identity, KvService, LeaseService, LockService, MaintenanceService,
+    MemberInfo, StateBytes, Tools, WatchService,
 };
 use crate::group::KvGroup;
 use crate::lease::LeaseKeeper;
@@ -31,12 +31,14 @@ use crate::limits::{ANSWER_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::native::NativeService;
 use crate::peers::Peers;
 use crate::wire::DESCRIPTORS;
+use crate::wire::election::election_server::ElectionServer;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer as EtcdKvServer;
 use crate::wire::etcdserverpb::lease_server::LeaseServer;
 use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::wire::etcdserverpb::watch_server::WatchServer;
 use crate::wire::grpc_health::health_server::HealthServer;
+use crate::wire::lock::lock_server::LockServer;
 use crate::wire::native::control_hop_server::ControlHopServer;
 use crate::wire::native::data_kv_server::DataKvServer;
 
@@ -49,6 +51,8 @@ pub struct KvServer {
     cluster: ClusterService,
     maintenance: MaintenanceService,
     lease: LeaseService,
+    lock: LockService,
+    election: ElectionService,
     hop: HopService,
     pages: Pages,
     keeper: Arc<LeaseKeeper>,
@@ -89,11 +93,18 @@ impl KvServer {
         let health = HealthService::new(port.clone(), kv.clone());
         let metrics =
             Metrics::new(identity.node, Arc::clone(&control), Arc::clone(&keeper), Arc::clone(&state_bytes));
-        KvServer {
-            native: NativeService::new(system, system_watch, data),
+        let tools = Tools {
             kv,
             watch: WatchService::new(port.clone(), identity, stop),
             lease: LeaseService::new(courier.clone(), Arc::clone(&keeper)),
+        };
+        KvServer {
+            native: NativeService::new(system, system_watch, data),
+            lock: LockService::new(tools.clone()),
+            election: ElectionService::new(tools.clone()),
+            kv: tools.kv,
+            watch: tools.watch,
+            lease: tools.lease,
             hop: HopService::new(port, Arc::clone(&keeper)),
             pages: Pages { health, metrics },
             keeper,
@@ -136,6 +147,8 @@ impl KvServer {
             .add_service(reflection_alpha)
             .add_service(watch)
             .add_service(LeaseServer::new(self.lease.clone()))
+            .add_service(LockServer::new(self.lock.clone()))
+            .add_service(ElectionServer::new(self.election.clone()))
             .add_service(ClusterServer::new(self.cluster.clone()))
             .add_service(MaintenanceServer::new(self.maintenance.clone()));
         add_pages(routes.into_axum_router(), self.pages.clone()).into()
@@ -149,12 +162,14 @@ impl KvServer {
 }
 
 /// The services that reflection tells of: those of the etcd port.
-const REFLECTED: [&str; 6] = [
+const REFLECTED: [&str; 8] = [
     "etcdserverpb.KV",
     "etcdserverpb.Watch",
     "etcdserverpb.Lease",
     "etcdserverpb.Cluster",
     "etcdserverpb.Maintenance",
+    "v3lockpb.Lock",
+    "v3electionpb.Election",
     "grpc.health.v1.Health",
 ];
 

@@ -16,6 +16,16 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// etcd's lock service.
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// etcd's election service.
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
 /// gRPC's health checking.
 pub mod grpc_health {
     tonic::include_proto!("grpc.health.v1");
@@ -37,3 +47,5 @@ pub mod hongbao {
 }
 
 pub use hongbao::kvsvr::v1 as native;
+pub use v3electionpb as election;
+pub use v3lockpb as lock;

@@ -9,7 +9,7 @@
 //! the header. A request is forwarded at most once, so two members that believe in each other
 //! cannot pass it round for ever.
 //!
-//! Not here: Auth, Lock and Election; they answer "unimplemented".
+//! Not here: Auth; it answers "unimplemented".
 
 mod cluster;
 pub(crate) mod courier;
@@ -21,6 +21,7 @@ mod leader;
 mod lease;
 mod maintenance;
 pub(crate) mod metrics;
+mod recipes;
 mod watch;
 #[cfg(test)]
 mod watch_test;
@@ -32,6 +33,8 @@ pub use kv::KvService;
 pub use leader::LeaderMonitor;
 pub use lease::LeaseService;
 pub use maintenance::{MaintenanceService, StateBytes};
+pub(crate) use recipes::Tools;
+pub use recipes::{ElectionService, LockService};
 pub use watch::{Responses, WatchService};
 
 use world::NodeId;

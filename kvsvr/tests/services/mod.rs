@@ -3,6 +3,7 @@
 mod lease;
 mod maintenance;
 mod observing;
+mod recipes;
 
 use std::sync::Arc;
 
