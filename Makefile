@@ -6,13 +6,14 @@
 #   verify       formatting, lints, repo rules, docs, tests; changes nothing
 #   fix          what can be mended by machine
 #   bench        our own figures, as a table and as JSON
+#   bench-peers  KvSvr beside etcd, in turn, with the same client
 
 SHELL := /bin/bash
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 HONGBAO := $(TARGET)/debug/hongbao
 DEMO_FLAGS ?=
 
-.PHONY: setup demo test verify verify-cheap fix bench build doc
+.PHONY: setup demo test verify verify-cheap fix bench bench-peers build doc
 
 setup:
 	@deploy/setup/system.sh
@@ -46,3 +47,7 @@ fix: setup
 bench: setup
 	@cargo build --locked --release -p deploy --bin hongbao
 	@deploy/setup/bench.sh $(TARGET)/release/hongbao
+
+bench-peers: setup
+	@cargo build --locked --release -p deploy --bin hongbao
+	@deploy/setup/bench-peers.sh $(TARGET)/release/hongbao

@@ -1,13 +1,8 @@
 //! An event run by hand, command by command, as an operator would: what users get while it runs,
 //! and what a leaked key means.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
-use tests::{DevCluster, hongbao, path, post, sample_event};
-
-/// How long something that takes effect "within a second" may take here, beside other work.
-const SOON: Duration = Duration::from_secs(5);
+use tests::{DevCluster, eventually, hongbao, path, post, sample_event};
 
 struct Event {
     cluster: DevCluster,
@@ -49,30 +44,20 @@ impl Event {
 
     /// A ticket of this user, as soon as there is one.
     fn ticket(&self, user: u64, token: &str) -> String {
-        let give_up = Instant::now() + SOON * 4;
         let node = ["a1", "b1", "c1"][user as usize % 3];
-        while Instant::now() < give_up {
+        eventually("a user shakes a packet", || {
             let (status, shaken) = self.post(node, "/v1/shake", token, &serde_json::json!({}));
             assert_eq!(status, 200, "{shaken}");
-            if shaken["outcome"] == "packet" {
-                return shaken["ticket"].as_str().expect("a ticket").to_owned();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("user {user} shook in vain");
+            shaken["ticket"].as_str().filter(|_| shaken["outcome"] == "packet").map(str::to_owned)
+        })
     }
 
     /// Opens until the answer is `status`; answers its body.
     fn open_until(&self, token: &str, ticket: &str, status: u16) -> Value {
-        let give_up = Instant::now() + SOON;
-        loop {
+        eventually(&format!("an open is answered with {status}"), || {
             let (found, body) = self.post("c1", "/v1/open", token, &serde_json::json!({ "ticket": ticket }));
-            if found == status {
-                return body;
-            }
-            assert!(Instant::now() < give_up, "still {found} instead of {status}: {body}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            (found == status).then_some(body)
+        })
     }
 }
 
@@ -121,8 +106,7 @@ fn an_open_is_repeated_with_the_same_answer_and_is_nobody_elses() {
         assert!((400..500).contains(&status), "character {at} altered: {status} {refused}");
     }
     let id = opened["packet_id"].as_str().expect("an id");
-    let give_up = Instant::now() + SOON;
-    while hongbao(&["packet", "trace", id, "--dir", event.cluster.dir()]).code != 0 {
-        assert!(Instant::now() < give_up, "{id} was not settled");
-    }
+    eventually("the packet is settled", || {
+        (hongbao(&["packet", "trace", id, "--dir", event.cluster.dir()]).code == 0).then_some(())
+    });
 }

@@ -7,8 +7,14 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// How often `eventually` looks.
+const LOOKS_MAX: u32 = 400;
+/// Its pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// What a run of the program answered.
 pub struct Ran {
@@ -164,6 +170,20 @@ impl Drop for DevCluster {
 #[must_use]
 pub fn path(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
+}
+
+/// Waits, for seconds at most, until `look` finds what is waited for.
+///
+/// # Panics
+/// When it never does.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..LOOKS_MAX {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    panic!("{what}: not after {LOOKS_MAX} looks");
 }
 
 /// One HTTP request by hand, on a connection of its own: status and body.

@@ -8,6 +8,9 @@ needs=(
   "g++            RocksDB                                             command -v g++"
   "libclang-dev   bindings to RocksDB                                 compgen -G '/usr/lib/llvm-*/lib/libclang[.-][s0-9]*'"
   "etcd-client    tests that drive the etcd API with the real etcdctl command -v etcdctl"
+  "etcd-server    tests that compare our answers with etcd's         command -v etcd"
+  "protobuf-compiler  the build of a client crate that tests use     command -v protoc"
+  "libprotobuf-dev    definitions that build includes                 compgen -G /usr/include/google/protobuf/descriptor.proto"
   "iproute2       tests that cut zones off in network namespaces      command -v ip"
 )
 missing=()
@@ -32,3 +35,7 @@ command -v apt-get >/dev/null || { echo "this is not Debian: install what corres
 echo "installing ${missing[*]}" >&2
 "${run[@]}" apt-get update -qq
 "${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Tests start their own etcd; the service that its package brings would hold ports of ours.
+case " ${missing[*]} " in
+  *" etcd-server "*) command -v systemctl >/dev/null && "${run[@]}" systemctl disable --now etcd >/dev/null 2>&1 || true ;;
+esac

@@ -4,6 +4,7 @@
 //! Invariant: nothing here decides about money or ownership on its own; it assembles the crates that
 //! do and hands them the real clock, chance, disk and network.
 
+mod bench;
 pub mod cli;
 mod clients;
 mod config;

@@ -79,6 +79,9 @@ enum Command {
     /// Follow one packet
     #[command(subcommand)]
     Packet(packet::PacketCommand),
+    /// Measure this cluster (or any etcd) with closed loops of load
+    #[command(subcommand)]
+    Bench(crate::bench::BenchCommand),
     /// Session tokens of users
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -142,6 +145,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Reconcile(command) => Box::pin(money::reconcile(command, format)).await,
         Command::Refund(command) => Box::pin(money::refund(command, format)).await,
         Command::Packet(command) => packet::run(command, format).await,
+        Command::Bench(command) => crate::bench::run(command, format).await,
         Command::Token(command) => token::run(command, format),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hongbao", &mut std::io::stdout());
