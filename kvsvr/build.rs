@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "kvsvr.proto",
     "etcd/rpc.proto",
     "etcd/kv.proto",
+    "etcd/auth.proto",
+    "etcd/authpb.proto",
     "etcd/lease.proto",
     "etcd/lock.proto",
     "etcd/election.proto",

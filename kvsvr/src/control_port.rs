@@ -25,7 +25,7 @@ use crate::wire::etcdserverpb::{
 };
 use crate::wire::native::control_command::{Command, Sweep};
 use crate::wire::native::control_reply::{Reply, Swept};
-use crate::wire::native::{ControlCommand, ControlReply};
+use crate::wire::native::{Author, ControlCommand, ControlReply};
 
 /// A request to the control group.
 #[derive(Clone, Debug)]
@@ -67,6 +67,18 @@ pub enum Readers {
 }
 
 impl Call {
+    /// The command that makes it.
+    pub(crate) fn into_command(self, author: &Author) -> ControlCommand {
+        let command = match self {
+            Call::Txn(request) => Command::Txn(request),
+            Call::Put(request) => Command::Put(request),
+            Call::DeleteRange(request) => Command::DeleteRange(request),
+            Call::Compact(request) => Command::Compact(request),
+            Call::Range(_) => unreachable!("what only reads is no command"),
+        };
+        ControlCommand { command: Some(command), author: Some(author.clone()) }
+    }
+
     /// Whether it goes through the log.
     #[must_use]
     pub fn writes(&self) -> bool {
@@ -118,29 +130,30 @@ impl ControlPort {
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn call(&self, call: Call, readers: Readers) -> Result<Answer, CallError> {
+    pub async fn call(&self, author: &Author, call: Call, readers: Readers) -> Result<Answer, CallError> {
         match call {
             Call::Range(request) => {
                 check::range(&request).map_err(CallError::Refused)?;
                 self.barrier(request.serializable, readers).await?;
-                self.read(|view| control::read_range(view, &request)).map(Answer::Range)
+                self.read(|view| control::read_range(view, author, &request)).map(Answer::Range)
             }
             Call::Txn(request) if check::is_read_only(&request) => {
                 check::txn(&request).map_err(CallError::Refused)?;
                 self.barrier(check::is_serializable(&request), readers).await?;
-                self.read(|view| control::read_txn(view, &request)).map(Answer::Txn)
+                self.read(|view| control::read_txn(view, author, &request)).map(Answer::Txn)
             }
-            Call::Txn(request) => answer(self.propose(Command::Txn(request)).await?),
-            Call::Put(request) => answer(self.propose(Command::Put(request)).await?),
-            Call::DeleteRange(request) => answer(self.propose(Command::DeleteRange(request)).await?),
-            Call::Compact(request) => {
-                let compacted = answer(self.propose(Command::Compact(request)).await?)?;
-                if request.physical {
-                    self.sweep().await?;
-                }
-                Ok(compacted)
-            }
+            call => answer(self.carry_out(call.into_command(author)).await?),
         }
+    }
+
+    /// Has a command carried out, and what has to follow it.
+    pub(crate) async fn carry_out(&self, command: ControlCommand) -> Result<Reply, CallError> {
+        let physical = matches!(&command.command, Some(Command::Compact(request)) if request.physical);
+        let reply = self.propose_command(command).await?;
+        if physical && !matches!(reply, Reply::Refused(_)) {
+            self.sweep().await?;
+        }
+        Ok(reply)
     }
 
     /// The newest revision this member has applied.
@@ -179,7 +192,7 @@ impl ControlPort {
 
     /// Has a command carried out; answers the machine's reply, refusals included.
     pub(crate) async fn propose(&self, command: Command) -> Result<Reply, CallError> {
-        self.propose_command(ControlCommand { command: Some(command) }).await
+        self.propose_command(ControlCommand { command: Some(command), author: None }).await
     }
 
     /// The same for a command that came from another member.
@@ -206,7 +219,8 @@ impl ControlPort {
     }
 }
 
-fn answer(reply: Reply) -> Result<Answer, CallError> {
+/// The machine's reply to a call.
+pub(crate) fn answer(reply: Reply) -> Result<Answer, CallError> {
     Ok(match reply {
         Reply::Put(response) => Answer::Put(response),
         Reply::DeleteRange(response) => Answer::DeleteRange(response),

@@ -17,6 +17,8 @@
 #[cfg(feature = "server")]
 pub mod admin;
 pub mod api;
+#[cfg(feature = "server")]
+mod auth;
 pub mod client;
 pub mod limits;
 pub mod outcome;

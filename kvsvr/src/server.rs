@@ -1,9 +1,9 @@
 //! Assembles this crate's services over a node's members of the groups.
 //!
 //! ```text
-//!   peers port   native DataKv (system group, data groups), etcd KV and ControlHop (the end of a forward)
-//!   etcd port    etcd KV, Watch, Lease, Cluster, Maintenance; gRPC health and reflection;
-//!                HTTP /health /version /metrics
+//!   peers port   native DataKv (system group, data groups), ControlHop (the end of a forward)
+//!   etcd port    etcd KV, Watch, Lease, Auth, Cluster, Maintenance, Lock, Election;
+//!                gRPC health and reflection; HTTP /health /version /metrics
 //! ```
 //! Invariant: both ports serve the same members.
 //!
@@ -17,13 +17,14 @@ use world::Clock;
 use world::net::Net;
 
 use crate::admin::GroupAdmin;
+use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
 use crate::etcd::courier::Courier;
 use crate::etcd::http::{Pages, add_pages};
 use crate::etcd::metrics::Metrics;
 use crate::etcd::{
-    ClusterService, ElectionService, HealthService, HopService, Identity, KvService, LeaseService, LockService, MaintenanceService,
-    MemberInfo, StateBytes, Tools, WatchService,
+    AuthService, ClusterService, ElectionService, HealthService, HopService, Identity, KvService,
+    LeaseService, LockService, MaintenanceService, MemberInfo, StateBytes, Tools, WatchService,
 };
 use crate::group::KvGroup;
 use crate::lease::LeaseKeeper;
@@ -32,6 +33,7 @@ use crate::native::NativeService;
 use crate::peers::Peers;
 use crate::wire::DESCRIPTORS;
 use crate::wire::election::election_server::ElectionServer;
+use crate::wire::etcdserverpb::auth_server::AuthServer;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer as EtcdKvServer;
 use crate::wire::etcdserverpb::lease_server::LeaseServer;
@@ -50,6 +52,7 @@ pub struct KvServer {
     watch: WatchService,
     cluster: ClusterService,
     maintenance: MaintenanceService,
+    auth: AuthService,
     lease: LeaseService,
     lock: LockService,
     election: ElectionService,
@@ -87,15 +90,16 @@ impl KvServer {
         let peers = Arc::new(Peers::new(net, addresses));
         let (stopping, stop) = watch::channel(false);
         let system_watch = WatchService::new(system.clone(), identity.clone(), stop.clone());
-        let keeper = LeaseKeeper::new(port.clone(), identity.node, clock);
-        let courier = Courier { port: port.clone(), identity: identity.clone(), peers: Arc::clone(&peers) };
-        let kv = KvService::new(port.clone(), identity.clone(), peers);
+        let keeper = LeaseKeeper::new(port.clone(), identity.node, Arc::clone(&clock));
+        let desk = AuthDesk::new(port.clone(), clock);
+        let courier = Courier { port: port.clone(), identity: identity.clone(), peers, desk: desk.clone() };
+        let kv = KvService::new(courier.clone());
         let health = HealthService::new(port.clone(), kv.clone());
         let metrics =
             Metrics::new(identity.node, Arc::clone(&control), Arc::clone(&keeper), Arc::clone(&state_bytes));
         let tools = Tools {
             kv,
-            watch: WatchService::new(port.clone(), identity, stop),
+            watch: WatchService::new(port.clone(), identity, stop).guarded_by(desk),
             lease: LeaseService::new(courier.clone(), Arc::clone(&keeper)),
         };
         KvServer {
@@ -106,6 +110,7 @@ impl KvServer {
             watch: tools.watch,
             lease: tools.lease,
             hop: HopService::new(port, Arc::clone(&keeper)),
+            auth: AuthService::new(courier.clone()),
             pages: Pages { health, metrics },
             keeper,
             cluster: ClusterService::new(courier.clone(), Arc::clone(&control), members),
@@ -131,7 +136,7 @@ impl KvServer {
             .max_decoding_message_size(ANSWER_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
         let hop = ControlHopServer::new(self.hop.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        routes.add_service(native).add_service(self.kv_service()).add_service(hop)
+        routes.add_service(native).add_service(hop)
     }
 
     /// What the etcd port serves; its server has to accept HTTP/1 as well.
@@ -146,6 +151,7 @@ impl KvServer {
             .add_service(reflection)
             .add_service(reflection_alpha)
             .add_service(watch)
+            .add_service(AuthServer::new(self.auth.clone()))
             .add_service(LeaseServer::new(self.lease.clone()))
             .add_service(LockServer::new(self.lock.clone()))
             .add_service(ElectionServer::new(self.election.clone()))
@@ -162,9 +168,10 @@ impl KvServer {
 }
 
 /// The services that reflection tells of: those of the etcd port.
-const REFLECTED: [&str; 8] = [
+const REFLECTED: [&str; 9] = [
     "etcdserverpb.KV",
     "etcdserverpb.Watch",
+    "etcdserverpb.Auth",
     "etcdserverpb.Lease",
     "etcdserverpb.Cluster",
     "etcdserverpb.Maintenance",

@@ -31,7 +31,7 @@ use crate::route::data_group;
 use crate::translate;
 use crate::wire::native::control_command::Command;
 use crate::wire::native::control_reply::Reply;
-use crate::wire::native::{ControlCommand, ControlReply, DataCommand, WriteResponse};
+use crate::wire::native::{Author, ControlCommand, ControlReply, DataCommand, WriteResponse};
 
 /// An ordered key space in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl LocalKv {
 
     fn control_txn(&self, compares: &[Compare], writes: &[ControlOp]) -> Result<TxnOutcome, KvError> {
         let request = translate::txn_request(compares, writes);
-        let command = encode_command(&ControlCommand { command: Some(Command::Txn(request)) });
+        let command = encode_command(&ControlCommand { command: Some(Command::Txn(request)), author: None });
         let reply = self.control.write().apply(&command).map_err(broken)?;
         let reply: ControlReply = decode(&reply);
         match reply.reply {
@@ -189,10 +189,13 @@ impl LocalKv {
             return Err(fault);
         }
         let control = self.control.read();
-        let response = control::read_range(control.view(), request).map_err(|fault| match fault {
-            Fault::Refused(refusal) => KvError::Refused(refusal.text().to_owned()),
-            Fault::Engine(error) => broken(error),
-        })?;
+        let response =
+            control::read_range(control.view(), &Author::default(), request).map_err(
+                |fault| match fault {
+                    Fault::Refused(refusal) => KvError::Refused(refusal.text().to_owned()),
+                    Fault::Engine(error) => broken(error),
+                },
+            )?;
         translate::range_page(response).map_err(KvError::Unavailable)
     }
 

@@ -16,6 +16,11 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// etcd's permissions.
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+
 /// etcd's lock service.
 pub mod v3lockpb {
     tonic::include_proto!("v3lockpb");

@@ -43,6 +43,10 @@ impl ClusterService {
         ClusterService { courier, group, nodes: Arc::new(nodes) }
     }
 
+    fn check_admin<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.courier.desk.check(request.metadata(), |access| access.check_admin()).map(|_| ())
+    }
+
     fn header(&self) -> Option<ResponseHeader> {
         // As at etcd, this header tells no revision.
         Some(self.courier.stamped(None))
@@ -114,6 +118,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
+        self.check_admin(&request)?;
         let request = request.into_inner();
         check_urls(&request.peer_ur_ls)?;
         let taken = |member: Member| member.peer_ur_ls.iter().any(|url| request.peer_ur_ls.contains(url));
@@ -127,6 +132,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
+        self.check_admin(&request)?;
         self.find(request.into_inner().id)?;
         Err(not_enough_started())
     }
@@ -135,6 +141,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
+        self.check_admin(&request)?;
         let request = request.into_inner();
         let member = self.find(request.id)?;
         if member.peer_ur_ls != request.peer_ur_ls {
@@ -148,6 +155,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
+        self.check_admin(&request)?;
         if self.find(request.into_inner().id)?.is_learner {
             return Err(not_enough_started());
         }

@@ -17,11 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::Identity;
+use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
 use crate::limits::{RETRY_PAUSE, SERVE_DEADLINE};
 use crate::outcome::{CallError, HOP_KEY, NOT_LEADER, not_done};
@@ -39,6 +40,7 @@ pub(crate) struct Courier {
     pub(crate) port: ControlPort,
     pub(crate) identity: Identity,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) desk: AuthDesk,
 }
 
 impl Courier {
@@ -82,7 +84,7 @@ impl Courier {
     pub(crate) async fn propose(&self, command: ControlCommand) -> Result<Reply, Status> {
         let reply = self
             .run(
-                || self.port.propose_command(command.clone()),
+                || self.port.carry_out(command.clone()),
                 |channel, patience| {
                     let request = hop(command.clone(), patience);
                     async move {
@@ -101,9 +103,10 @@ impl Courier {
         }
     }
 
-    /// The same for a bare command.
-    pub(crate) async fn send(&self, command: Command) -> Result<Reply, Status> {
-        self.propose(ControlCommand { command: Some(command) }).await
+    /// The same for whoever sent this metadata.
+    pub(crate) async fn send(&self, metadata: &MetadataMap, command: Command) -> Result<Reply, Status> {
+        let author = Some(self.desk.author(metadata)?);
+        self.propose(ControlCommand { command: Some(command), author }).await
     }
 
     /// A header that tells the newest revision applied here.

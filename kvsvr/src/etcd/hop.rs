@@ -2,7 +2,7 @@
 //!
 //! Invariant: only a leader answers; anything else is "not the leader", and nothing is carried on.
 //!
-//! Not here: KV requests; members forward those as etcd's own (`kv`).
+//! Not here: who asks. The member that was asked has found that out; it stands in the command.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ fn respond<T>(result: Result<T, CallError>) -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl ControlHop for HopService {
     async fn propose(&self, request: Request<ControlCommand>) -> Result<Response<ControlReply>, Status> {
-        let reply = self.port.propose_command(request.into_inner()).await;
+        let reply = self.port.carry_out(request.into_inner()).await;
         respond(reply.map(|reply| ControlReply { reply: Some(reply) }))
     }
 

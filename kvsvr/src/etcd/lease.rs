@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, stream};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::courier::{Courier, hop};
@@ -34,7 +35,12 @@ impl LeaseService {
         LeaseService { courier, keeper }
     }
 
-    async fn keep_alive(&self, request: LeaseKeepAliveRequest) -> Result<LeaseKeepAliveResponse, Status> {
+    async fn keep_alive(
+        &self,
+        metadata: &MetadataMap,
+        request: LeaseKeepAliveRequest,
+    ) -> Result<LeaseKeepAliveResponse, Status> {
+        self.courier.desk.check(metadata, |access| access.check_lease_renewal(request.id))?;
         // Made before, so that its revision is never one at which the lease had ended already.
         let header = Some(self.courier.header()?);
         let id = request.id;
@@ -61,7 +67,11 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        match self.courier.send(Command::LeaseGrant(request.into_inner())).await? {
+        match self
+            .courier
+            .send(&request.metadata().clone(), Command::LeaseGrant(request.into_inner()))
+            .await?
+        {
             Reply::LeaseGrant(mut response) => {
                 response.header = Some(self.courier.stamped(response.header));
                 Ok(Response::new(response))
@@ -74,7 +84,11 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        match self.courier.send(Command::LeaseRevoke(request.into_inner())).await? {
+        match self
+            .courier
+            .send(&request.metadata().clone(), Command::LeaseRevoke(request.into_inner()))
+            .await?
+        {
             Reply::LeaseRevoke(response) => {
                 let header = Some(self.courier.stamped(response.header));
                 Ok(Response::new(LeaseRevokeResponse { header }))
@@ -88,11 +102,13 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let service = self.clone();
-        let answers = stream::try_unfold(request.into_inner(), move |mut requests| {
+        let (metadata, _, requests) = request.into_parts();
+        let answers = stream::try_unfold((metadata, requests), move |(metadata, mut requests)| {
             let service = service.clone();
             async move {
                 let Some(request) = requests.message().await? else { return Ok(None) };
-                Ok(Some((service.keep_alive(request).await?, requests)))
+                let answer = service.keep_alive(&metadata, request).await?;
+                Ok(Some((answer, (metadata, requests))))
             }
         });
         Ok(Response::new(Box::pin(answers)))
@@ -102,6 +118,10 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        self.courier.desk.check(request.metadata(), |access| match request.get_ref() {
+            LeaseTimeToLiveRequest { id, keys: true } => access.check_lease_keys(*id),
+            _ => access.check_known(),
+        })?;
         let request = request.into_inner();
         let mut response = self
             .courier
@@ -119,8 +139,9 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        self.courier.desk.check(request.metadata(), |access| access.check_known())?;
         let mut response = self
             .courier
             .run(

@@ -58,6 +58,10 @@ impl MaintenanceService {
         MaintenanceService { courier, group, state_bytes }
     }
 
+    fn check_admin<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.courier.desk.check(request.metadata(), |access| access.check_admin()).map(|_| ())
+    }
+
     /// Reads a pinned state away from the threads that serve.
     async fn read_long<R: Send + 'static>(
         &self,
@@ -113,7 +117,7 @@ impl Maintenance for MaintenanceService {
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send + 'static>>;
 
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        match self.courier.send(Command::Alarm(request.into_inner())).await? {
+        match self.courier.send(&request.metadata().clone(), Command::Alarm(request.into_inner())).await? {
             Reply::Alarm(mut response) => {
                 response.header = Some(self.courier.stamped(response.header));
                 Ok(Response::new(response))
@@ -122,7 +126,8 @@ impl Maintenance for MaintenanceService {
         }
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        self.courier.desk.check(request.metadata(), |access| access.check_known())?;
         let standing = self.group.standing();
         let mut errors = Vec::new();
         if standing.leader.is_none() {
@@ -149,8 +154,9 @@ impl Maintenance for MaintenanceService {
     // first: dropping what was compacted, and making the state durable so that the log can go.
     async fn defragment(
         &self,
-        _: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
+        self.check_admin(&request)?;
         if self.group.standing().leader == Some(self.courier.identity.node) {
             self.courier.port.sweep().await.map_err(|error| error.status())?;
         }
@@ -160,13 +166,15 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(DefragmentResponse::default()))
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        self.check_admin(&request)?;
         let read = self.read_long(hash_all).await?;
         let (hash, revision) = read.map_err(|error| CallError::Storage(error.to_string()).status())?;
         Ok(Response::new(HashResponse { header: self.stamped(revision), hash }))
     }
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        self.check_admin(&request)?;
         let revision = request.into_inner().revision;
         let read = self.read_long(move |view| hash_kv(view, revision)).await?;
         let hash = read.map_err(fault_status)?;
@@ -202,6 +210,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
+        self.check_admin(&request)?;
         if self.group.standing().leader != Some(self.courier.identity.node) {
             return Err(Status::failed_precondition(NOT_LEADER));
         }
@@ -217,6 +226,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
+        self.check_admin(&request)?;
         let request = request.into_inner();
         let (code, text) = match DowngradeAction::try_from(request.action) {
             Ok(DowngradeAction::Cancel) => {

@@ -8,9 +8,8 @@
 //! Invariant: a client cannot tell the member it asked from the leader, but by the member id in
 //! the header. A request is forwarded at most once, so two members that believe in each other
 //! cannot pass it round for ever.
-//!
-//! Not here: Auth; it answers "unimplemented".
 
+mod auth;
 mod cluster;
 pub(crate) mod courier;
 mod health;
@@ -26,6 +25,7 @@ mod watch;
 #[cfg(test)]
 mod watch_test;
 
+pub use auth::AuthService;
 pub use cluster::ClusterService;
 pub use health::HealthService;
 pub use hop::HopService;

@@ -37,7 +37,7 @@ impl Bench {
     }
 
     fn apply(&self, leader: NodeId, term: u64, command: Command) -> Reply {
-        let command = encode_command(&ControlCommand { command: Some(command) });
+        let command = encode_command(&ControlCommand { command: Some(command), author: None });
         let reply = self.shared.apply_from(leader, term, &command);
         ControlReply::decode(reply).expect("a reply").reply.expect("a reply of some kind")
     }

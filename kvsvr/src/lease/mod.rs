@@ -10,7 +10,7 @@
 //!
 //! Invariant: a lease ends only by an entry of the log, and never before its time has passed since
 //! it was granted or since the last acknowledged keep-alive began, whoever led meanwhile. The
-//! argument is in `docs/adr/0010-leases.md`.
+//! argument is in `docs/adr/0014-leases.md`.
 
 mod keeper;
 mod lessor;

@@ -10,7 +10,9 @@
 //! Not here: who watches; watches read history (`history`). Nor when a lease ends: its leader decides
 //! that ([`crate::lease`]).
 
+pub mod access;
 pub mod alarm;
+pub mod auth;
 pub mod check;
 pub mod hash;
 pub mod history;
@@ -31,6 +33,7 @@ use prost::Message;
 use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
 
+use self::access::Access;
 pub use self::layout::Event;
 use self::mvcc::{Mvcc, read_meta};
 use super::decode_command;
@@ -41,7 +44,7 @@ use crate::wire::etcdserverpb::{
 };
 use crate::wire::native::control_command::Command;
 use crate::wire::native::control_reply::{Reply, Swept};
-use crate::wire::native::{ControlCommand, ControlReply};
+use crate::wire::native::{AuthChanged, Author, ControlCommand, ControlReply};
 
 /// Why a request has no answer.
 #[derive(Debug)]
@@ -75,13 +78,13 @@ impl Machine for ControlMachine {
     }
 
     fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &[u8]) -> Result<Bytes, EngineError> {
-        let command: ControlCommand = decode_command(command)?;
-        let Some(command) = command.command else {
+        let ControlCommand { command, author } = decode_command(command)?;
+        let Some(command) = command else {
             return Err(EngineError::Corrupt(
                 "a control command of a kind this program does not know".to_owned(),
             ));
         };
-        let reply = match perform(txn, at, &command) {
+        let reply = match perform(txn, at, &author.unwrap_or_default(), &command) {
             Ok(reply) => reply,
             Err(Fault::Refused(refusal)) => Reply::Refused(refusal as i32),
             Err(Fault::Engine(error)) => return Err(error),
@@ -120,8 +123,9 @@ pub fn check_command(command: &Command) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn perform(txn: &mut Txn<'_>, at: At, command: &Command) -> Result<Reply, Fault> {
+fn perform(txn: &mut Txn<'_>, at: At, author: &Author, command: &Command) -> Result<Reply, Fault> {
     check_command(command)?;
+    Access::of(txn, author)?.check_command(command)?;
     if let Some(refusal) = alarm::check_command(txn, command)? {
         return Err(refusal.into());
     }
@@ -162,6 +166,10 @@ fn perform(txn: &mut Txn<'_>, at: At, command: &Command) -> Result<Reply, Fault>
             let revision = revision(txn)?;
             Reply::Alarm(alarm::alarm(txn, request, revision)?)
         }
+        Command::Auth(change) => {
+            auth::change(txn, change)?;
+            Reply::Auth(AuthChanged { revision: revision(txn)? })
+        }
         Command::Sweep(_) => Reply::Swept(Swept { clean: sweep::sweep(txn, SWEEP_EVENTS_PER_SWEEP)? }),
     })
 }
@@ -170,8 +178,9 @@ fn perform(txn: &mut Txn<'_>, at: At, command: &Command) -> Result<Reply, Fault>
 ///
 /// # Errors
 /// [`Fault`].
-pub fn read_range(view: &dyn View, request: &RangeRequest) -> Result<RangeResponse, Fault> {
+pub fn read_range(view: &dyn View, author: &Author, request: &RangeRequest) -> Result<RangeResponse, Fault> {
     check::range(request)?;
+    Access::of(view, author)?.check_range(request)?;
     check_readable(view)?;
     range::range(&Mvcc::read_only(view)?, request)
 }
@@ -183,9 +192,10 @@ pub fn read_range(view: &dyn View, request: &RangeRequest) -> Result<RangeRespon
 ///
 /// # Panics
 /// When the transaction writes: that is for the log.
-pub fn read_txn(view: &dyn View, request: &TxnRequest) -> Result<TxnResponse, Fault> {
+pub fn read_txn(view: &dyn View, author: &Author, request: &TxnRequest) -> Result<TxnResponse, Fault> {
     assert!(check::is_read_only(request), "a transaction that writes goes through the log");
     check::txn(request)?;
+    Access::of(view, author)?.check_txn(request)?;
     check_readable(view)?;
     txn::txn(&mut Mvcc::read_only(view)?, request)
 }

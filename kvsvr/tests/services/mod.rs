@@ -1,5 +1,6 @@
 //! What the tests share, and the tests by service.
 
+mod auth;
 mod lease;
 mod maintenance;
 mod observing;

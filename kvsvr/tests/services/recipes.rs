@@ -114,7 +114,8 @@ async fn one_candidate_leads_until_it_resigns_and_everybody_can_see_it() {
     refused(client.leader(ask.clone()).await, Code::Unknown, "election: no leader");
     let mut told = client.observe(ask.clone()).await.expect("a stream").into_inner();
     let mut observed = async || {
-        let leader = timeout(LONG, told.next()).await.expect("in time").expect("an answer").expect("no error");
+        let leader =
+            timeout(LONG, told.next()).await.expect("in time").expect("an answer").expect("no error");
         leader.kv.expect("a leader").value
     };
     let stand = |channel: Channel, lease, value: &str| {

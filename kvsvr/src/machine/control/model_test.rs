@@ -22,7 +22,7 @@ use crate::wire::etcdserverpb::*;
 use crate::wire::mvccpb::KeyValue;
 use crate::wire::native::control_command::{Command, Sweep};
 use crate::wire::native::control_reply::Reply;
-use crate::wire::native::{ControlCommand, ControlReply, LeaseExpire, LeaseExpired};
+use crate::wire::native::{Author, ControlCommand, ControlReply, LeaseExpire, LeaseExpired};
 
 type Space = BTreeMap<Bytes, KeyValue>;
 
@@ -409,7 +409,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn apply(machine: &mut LocalMachine<ControlMachine>, command: Command) -> Reply {
-    let command = encode_command(&ControlCommand { command: Some(command) });
+    let command = encode_command(&ControlCommand { command: Some(command), author: None });
     let reply = machine.apply(&command).expect("memory does not fail");
     ControlReply::decode(reply).expect("a reply").reply.expect("a reply of some kind")
 }
@@ -428,7 +428,8 @@ fn run(steps: Vec<Step>) {
                 }
             }
             Step::Read(request) => {
-                match (read_range(machine.view(), &request), model.range(&request, None)) {
+                match (read_range(machine.view(), &Author::default(), &request), model.range(&request, None))
+                {
                     (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{request:?}"),
                     (Err(Fault::Refused(found)), Err(expected)) => assert_eq!(found, expected, "{request:?}"),
                     (found, expected) => panic!("{request:?}: {found:?} instead of {expected:?}"),
@@ -463,14 +464,14 @@ fn every_kept_revision_reads_as_it_was(machine: &mut LocalMachine<ControlMachine
     for revision in model.compacted.max(1)..=model.revision() {
         let all = Bytes::from_static(b"\0");
         let request = RangeRequest { key: all.clone(), range_end: all, revision, ..RangeRequest::default() };
-        let found = read_range(machine.view(), &request).expect("a kept revision");
+        let found = read_range(machine.view(), &Author::default(), &request).expect("a kept revision");
         let expected: Vec<KeyValue> = model.past[revision as usize - 1].values().cloned().collect();
         assert_eq!(found.kvs, expected, "at revision {revision}");
         let txn = TxnRequest {
             success: vec![RequestOp { request: Some(Request::RequestRange(request)) }],
             ..TxnRequest::default()
         };
-        let read = read_txn(machine.view(), &txn).expect("a kept revision");
+        let read = read_txn(machine.view(), &Author::default(), &txn).expect("a kept revision");
         let Some(Response::ResponseRange(range)) = &read.responses[0].response else { panic!("{read:?}") };
         assert_eq!(range.kvs, expected, "in a transaction, at revision {revision}");
     }
