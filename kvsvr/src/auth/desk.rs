@@ -53,9 +53,12 @@ impl AuthDesk {
     /// # Errors
     /// "invalid auth token".
     pub(crate) fn author(&self, metadata: &MetadataMap) -> Result<Author, Status> {
-        let meta = self.meta()?;
+        let enabled = read_with(self.port.group(), |view| auth::is_enabled(view));
         let sent = TOKEN_KEYS.iter().find_map(|key| metadata.get(*key));
-        let (true, Some(sent)) = (meta.enabled, sent) else { return Ok(Author::default()) };
+        let (true, Some(sent)) = (enabled.map_err(|error| status(error.into()))?, sent) else {
+            return Ok(Author::default());
+        };
+        let meta = self.meta()?;
         let invalid = || CallError::Refused(Refusal::InvalidAuthToken).status();
         let text = sent.to_str().map_err(|_| invalid())?;
         let text = text.strip_prefix("Bearer ").unwrap_or(text);

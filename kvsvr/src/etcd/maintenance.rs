@@ -186,7 +186,11 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(
+        &self,
+        request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.check_admin(&request)?;
         let view = self.group.pin();
         let (pieces, waiting) = mpsc::channel(SNAPSHOT_PIECES_WAITING_MAX);
         tokio::task::spawn_blocking(move || {

@@ -14,6 +14,7 @@ pub mod access;
 pub mod alarm;
 pub mod auth;
 pub mod check;
+mod gate;
 pub mod hash;
 pub mod history;
 mod layout;
@@ -34,6 +35,7 @@ use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
 
 use self::access::Access;
+use self::gate::Gate;
 pub use self::layout::Event;
 use self::mvcc::{Mvcc, read_meta};
 use super::decode_command;
@@ -125,10 +127,9 @@ pub fn check_command(command: &Command) -> Result<(), Refusal> {
 
 fn perform(txn: &mut Txn<'_>, at: At, author: &Author, command: &Command) -> Result<Reply, Fault> {
     check_command(command)?;
-    Access::of(txn, author)?.check_command(command)?;
-    if let Some(refusal) = alarm::check_command(txn, command)? {
-        return Err(refusal.into());
-    }
+    let gate = Gate::read(txn)?;
+    Access::through(gate, txn, author)?.check_command(command)?;
+    alarm::check_command(gate, command)?;
     Ok(match command {
         Command::Put(request) => {
             let mut store = Mvcc::writing(txn)?;
@@ -180,8 +181,9 @@ fn perform(txn: &mut Txn<'_>, at: At, author: &Author, command: &Command) -> Res
 /// [`Fault`].
 pub fn read_range(view: &dyn View, author: &Author, request: &RangeRequest) -> Result<RangeResponse, Fault> {
     check::range(request)?;
-    Access::of(view, author)?.check_range(request)?;
-    check_readable(view)?;
+    let gate = Gate::read(view)?;
+    Access::through(gate, view, author)?.check_range(request)?;
+    alarm::check_read(gate)?;
     range::range(&Mvcc::read_only(view)?, request)
 }
 
@@ -195,13 +197,10 @@ pub fn read_range(view: &dyn View, author: &Author, request: &RangeRequest) -> R
 pub fn read_txn(view: &dyn View, author: &Author, request: &TxnRequest) -> Result<TxnResponse, Fault> {
     assert!(check::is_read_only(request), "a transaction that writes goes through the log");
     check::txn(request)?;
-    Access::of(view, author)?.check_txn(request)?;
-    check_readable(view)?;
+    let gate = Gate::read(view)?;
+    Access::through(gate, view, author)?.check_txn(request)?;
+    alarm::check_read(gate)?;
     txn::txn(&mut Mvcc::read_only(view)?, request)
-}
-
-fn check_readable(view: &dyn View) -> Result<(), Fault> {
-    alarm::check_read(view)?.map_or(Ok(()), |refusal| Err(refusal.into()))
 }
 
 /// The newest revision in a view, and the last compacted one.

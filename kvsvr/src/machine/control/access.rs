@@ -14,6 +14,7 @@ use bytes::Bytes;
 use replica::engine::{EngineError, View};
 
 use super::auth::{self, is_root};
+use super::gate::Gate;
 use super::{Fault, lease};
 use crate::refusal::Refusal;
 use crate::wire::authpb::Permission;
@@ -52,8 +53,18 @@ impl<'v> Access<'v> {
     /// # Errors
     /// [`EngineError`].
     pub fn of(view: &'v dyn View, author: &'v Author) -> Result<Access<'v>, EngineError> {
-        let meta = auth::meta(view)?;
-        Ok(Access { view, author, enabled: meta.enabled, revision: meta.revision })
+        Access::through(Gate::read(view)?, view, author)
+    }
+
+    /// The same, given the view's gate.
+    pub(super) fn through(
+        gate: Gate,
+        view: &'v dyn View,
+        author: &'v Author,
+    ) -> Result<Access<'v>, EngineError> {
+        let enabled = gate.has(Gate::AUTH);
+        let revision = if enabled { auth::meta(view)?.revision } else { 0 };
+        Ok(Access { view, author, enabled, revision })
     }
 
     fn user(&self) -> Result<Option<StoredUser>, EngineError> {

@@ -2,10 +2,9 @@
 //!
 //! ```text
 //!   key                      value
-//!   'q' member u64 kind u8   1              one raised alarm
-//!   'g'                      1 | flags u8   which kinds are raised at all, read before every command
+//!   'q' member u64 kind u8   1       one raised alarm
 //! ```
-//! Invariant: the flags say what the list says. While space is short nothing that needs space is
+//! Invariant: the gate says which kinds are raised at all. While space is short nothing that needs space is
 //! taken; deleting and compacting go on. While the data is known to differ between members nothing
 //! is answered.
 //!
@@ -17,6 +16,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use replica::engine::{EngineError, View};
 use replica::machine::{Txn, prefix_end};
 
+use super::gate::Gate;
 use crate::refusal::Refusal;
 use crate::wire::etcdserverpb::alarm_request::AlarmAction;
 use crate::wire::etcdserverpb::request_op::Request;
@@ -26,9 +26,6 @@ use crate::wire::etcdserverpb::{
 use crate::wire::native::control_command::Command;
 
 const FORMAT: u8 = 1;
-const FLAGS_KEY: &[u8] = b"g";
-const NO_SPACE: u8 = 1;
-const CORRUPT: u8 = 2;
 
 /// Raises, lowers or lists alarms.
 pub(super) fn alarm(
@@ -51,8 +48,10 @@ pub(super) fn alarm(
         }
         _ => Vec::new(),
     };
-    let flags = list(txn, AlarmType::None)?.iter().fold(0, |flags, alarm| flags | flag(alarm));
-    txn.put(FLAGS_KEY, Bytes::copy_from_slice(&[FORMAT, flags]));
+    let stands = list(txn, AlarmType::None)?;
+    for (kind, flag) in [(AlarmType::Nospace, Gate::NO_SPACE), (AlarmType::Corrupt, Gate::CORRUPT)] {
+        Gate::set(txn, flag, stands.iter().any(|alarm| alarm.alarm == kind as i32))?;
+    }
     let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
     Ok(AlarmResponse { header, alarms })
 }
@@ -88,40 +87,26 @@ fn alarm_key(alarm: &AlarmMember) -> Bytes {
     key.freeze()
 }
 
-fn flag(alarm: &AlarmMember) -> u8 {
-    match AlarmType::try_from(alarm.alarm) {
-        Ok(AlarmType::Nospace) => NO_SPACE,
-        Ok(AlarmType::Corrupt) => CORRUPT,
-        Ok(AlarmType::None) | Err(_) => 0,
-    }
-}
-
-fn flags(view: &dyn View) -> Result<u8, EngineError> {
-    match view.get(FLAGS_KEY)?.as_deref() {
-        None => Ok(0),
-        Some([FORMAT, flags]) => Ok(*flags),
-        Some(_) => Err(EngineError::Corrupt("the alarms' flags have another size or format".to_owned())),
-    }
-}
-
 /// Why a command is not carried out while alarms stand.
-pub(super) fn check_command(view: &dyn View, command: &Command) -> Result<Option<Refusal>, EngineError> {
-    let flags = flags(view)?;
-    let concerns_data = !matches!(command, Command::Alarm(_) | Command::Sweep(_) | Command::LeaseExpire(_));
-    if flags & CORRUPT != 0 && concerns_data {
-        return Ok(Some(Refusal::Corrupt));
+pub(super) fn check_command(gate: Gate, command: &Command) -> Result<(), Refusal> {
+    let concerns_data = !matches!(
+        command,
+        Command::Alarm(_) | Command::Auth(_) | Command::Sweep(_) | Command::LeaseExpire(_)
+    );
+    if gate.has(Gate::CORRUPT) && concerns_data {
+        return Err(Refusal::Corrupt);
     }
     let needs_space = match command {
         Command::Put(_) | Command::LeaseGrant(_) => true,
         Command::Txn(request) => puts(request),
         _ => false,
     };
-    Ok((flags & NO_SPACE != 0 && needs_space).then_some(Refusal::NoSpace))
+    if gate.has(Gate::NO_SPACE) && needs_space { Err(Refusal::NoSpace) } else { Ok(()) }
 }
 
 /// Why nothing is read while alarms stand.
-pub(super) fn check_read(view: &dyn View) -> Result<Option<Refusal>, EngineError> {
-    Ok((flags(view)? & CORRUPT != 0).then_some(Refusal::Corrupt))
+pub(super) fn check_read(gate: Gate) -> Result<(), Refusal> {
+    if gate.has(Gate::CORRUPT) { Err(Refusal::Corrupt) } else { Ok(()) }
 }
 
 // Whether it may put something, whatever its comparisons say.

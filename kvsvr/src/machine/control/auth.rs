@@ -19,6 +19,7 @@ use replica::engine::{EngineError, View};
 use replica::machine::{Txn, prefix_end};
 
 use super::Fault;
+use super::gate::Gate;
 use crate::refusal::Refusal;
 use crate::wire::authpb::Permission;
 use crate::wire::etcdserverpb::{
@@ -70,6 +71,14 @@ fn load<M: Message + Default>(view: &dyn View, key: &[u8]) -> Result<Option<M>, 
 pub fn meta(view: &dyn View) -> Result<StoredAuth, EngineError> {
     // As at etcd, a new store is at revision 1.
     Ok(load(view, META_KEY)?.unwrap_or(StoredAuth { revision: 1, ..StoredAuth::default() }))
+}
+
+/// Whether authors count: one short lookup.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn is_enabled(view: &dyn View) -> Result<bool, EngineError> {
+    Ok(Gate::read(view)?.has(Gate::AUTH))
 }
 
 /// A user.
@@ -130,7 +139,7 @@ pub(super) fn change(txn: &mut Txn<'_>, change: &AuthChange) -> Result<(), Fault
         // Tokens end here: the next key is another one.
         Some(Change::Disable(_)) => {
             txn.put(META_KEY, encode(&StoredAuth { revision: next, ..StoredAuth::default() }));
-            return Ok(());
+            return Ok(Gate::set(txn, Gate::AUTH, false)?);
         }
         Some(Change::UserAdd(request)) => add_user(txn, request, next)?,
         Some(Change::UserDelete(request)) => delete_user(txn, &meta, &request.name)?,
@@ -163,7 +172,7 @@ fn enable_auth(txn: &mut Txn<'_>, meta: StoredAuth, token_key: Bytes) -> Result<
         return Err(Refusal::RootRoleNotExist.into());
     }
     txn.put(META_KEY, encode(&StoredAuth { enabled: true, token_key, ..meta }));
-    Ok(())
+    Ok(Gate::set(txn, Gate::AUTH, true)?)
 }
 
 fn put_user(txn: &mut Txn<'_>, name: &str, user: &StoredUser) {
