@@ -8,8 +8,8 @@ use std::process::Command;
 
 use tests::{DevCluster, Ran, path, run};
 
-/// The versions that work together: the package's stubs are older than protobuf 4.
-const PACKAGES: [&str; 2] = ["etcd3==0.12.0", "protobuf==3.20.3"];
+/// The versions that work together: the package is older than protobuf 4 and tenacity 7.
+const PACKAGES: [&str; 3] = ["etcd3==0.12.0", "protobuf==3.20.3", "tenacity==6.3.1"];
 
 /// The interpreter with the package, or why there is none.
 fn python() -> Result<PathBuf, Ran> {

@@ -15,7 +15,9 @@ use crate::wire::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
+use crate::wire::native::control_command::Command;
 use crate::wire::native::control_hop_server::ControlHop;
+use crate::wire::native::control_reply::Reply;
 use crate::wire::native::{ControlCommand, ControlReply};
 
 /// The service for other members.
@@ -39,7 +41,15 @@ fn respond<T>(result: Result<T, CallError>) -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl ControlHop for HopService {
     async fn propose(&self, request: Request<ControlCommand>) -> Result<Response<ControlReply>, Status> {
-        let reply = self.port.carry_out(request.into_inner()).await;
+        let command = request.into_inner();
+        let revoked = match &command.command {
+            Some(Command::LeaseRevoke(request)) => Some(request.id),
+            _ => None,
+        };
+        let reply = self.port.carry_out(command).await;
+        if let (Some(id), Ok(Reply::LeaseRevoke(_))) = (revoked, &reply) {
+            self.keeper.revoked(id);
+        }
         respond(reply.map(|reply| ControlReply { reply: Some(reply) }))
     }
 

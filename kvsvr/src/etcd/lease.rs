@@ -67,11 +67,8 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        match self
-            .courier
-            .send(&request.metadata().clone(), Command::LeaseGrant(request.into_inner()))
-            .await?
-        {
+        let (metadata, _, request) = request.into_parts();
+        match self.courier.send(&metadata, Command::LeaseGrant(request)).await? {
             Reply::LeaseGrant(mut response) => {
                 response.header = Some(self.courier.stamped(response.header));
                 Ok(Response::new(response))
@@ -84,12 +81,11 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        match self
-            .courier
-            .send(&request.metadata().clone(), Command::LeaseRevoke(request.into_inner()))
-            .await?
-        {
+        let (metadata, _, request) = request.into_parts();
+        let id = request.id;
+        match self.courier.send(&metadata, Command::LeaseRevoke(request)).await? {
             Reply::LeaseRevoke(response) => {
+                self.keeper.revoked(id);
                 let header = Some(self.courier.stamped(response.header));
                 Ok(Response::new(LeaseRevokeResponse { header }))
             }

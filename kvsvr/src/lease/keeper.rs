@@ -162,6 +162,20 @@ impl LeaseKeeper {
         .map_err(storage)
     }
 
+    /// Lets go of what this node knows of a lease that was revoked. Without this its deadline would
+    /// stay until its time is up.
+    pub fn revoked(&self, id: i64) {
+        // The state is read under the lock: a grant of the same id that was learned before is either
+        // in the state or gone again.
+        let mut lessor = self.lessor.lock();
+        match read_with(self.port.group(), |view| lease::get(view, id)) {
+            Ok(None) => lessor.forget(id, u64::MAX),
+            Ok(Some(newer)) => lessor.forget(id, newer.grant - 1),
+            // The member has stopped; so have its deadlines.
+            Err(_) => {}
+        }
+    }
+
     /// Keeps a lease alive, on the leader. Answers its seconds; 0 when it is not in force.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::control_port::ControlPort;
 use crate::machine::control::lease;
 use crate::machine::encode_command;
 use crate::testing::trio::{Shared, nodes};
-use crate::wire::etcdserverpb::{LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest};
+use crate::wire::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest};
 use crate::wire::native::control_command::Command;
 use crate::wire::native::control_reply::Reply;
 use crate::wire::native::{ControlCommand, ControlReply, LeaseExpire};
@@ -144,6 +144,23 @@ async fn the_time_left_is_told_in_whole_seconds_with_the_keys_that_hang_on_it() 
     assert_eq!((told.ttl, told.granted_ttl, told.keys), (3, 5, vec![Bytes::from("k")]));
     let told = bench.keepers[0].time_to_live(&ask(8)).await.expect("the leader answers");
     assert_eq!((told.ttl, told.granted_ttl), (-1, 0));
+}
+
+#[tokio::test]
+async fn a_revoked_lease_is_forgotten_and_another_of_its_id_is_not() {
+    let bench = Bench::new();
+    bench.tick().await;
+    bench.grant(7, 500);
+    bench.tick().await;
+    bench.apply(nodes()[0], 1, Command::LeaseRevoke(LeaseRevokeRequest { id: 7 }));
+    bench.keepers[0].revoked(7);
+    assert_eq!(bench.keepers[0].counts().kept, 0);
+    bench.grant(7, 5);
+    bench.tick().await;
+    bench.keepers[0].revoked(7);
+    assert_eq!(bench.keepers[0].counts().kept, 1);
+    bench.pass(5).await;
+    assert!(!bench.in_force(7), "the second one ends in its time");
 }
 
 #[tokio::test]
