@@ -143,7 +143,7 @@ fn leases_are_told_as_etcd_tells_them() {
             teller.step(line);
         }
         teller.grant("1");
-        teller.grant("-5");
+        teller.grant("0");
         teller.step("put gone v --lease=L1 -w json");
         // Two seconds granted, a look every quarter or half second, and room for a slow machine.
         std::thread::sleep(Duration::from_secs(6));
@@ -370,7 +370,8 @@ fn locks_and_elections_of_the_command_line_pass_from_one_to_the_next() {
     eventually("the first locks", || (keys("l/") == 1).then_some(()));
     let second = Running::start(&endpoints[1], &["lock", "l"]);
     eventually("the second waits", || (keys("l/") == 2).then_some(()));
-    let ran = etcdctl(&endpoints[2], &["get", "l/", "--prefix", "--sort-by=CREATE", "--limit=1", "--keys-only"]);
+    let ran =
+        etcdctl(&endpoints[2], &["get", "l/", "--prefix", "--sort-by=CREATE", "--limit=1", "--keys-only"]);
     let holder = ran.expect(0).out;
     first.interrupt();
     eventually("the second holds it", || (keys("l/") == 1).then_some(()));
@@ -396,7 +397,11 @@ fn locks_and_elections_of_the_command_line_pass_from_one_to_the_next() {
 fn probes_and_prometheus_are_answered_on_the_etcd_port() {
     let cluster = DevCluster::up();
     let page = |node: &str, path: &str| {
-        let ran = run(Command::new("curl").args(["-s", "-i", &format!("http://{}{path}", cluster.field(node, "etcd"))]));
+        let ran = run(Command::new("curl").args([
+            "-s",
+            "-i",
+            &format!("http://{}{path}", cluster.field(node, "etcd")),
+        ]));
         ran.expect(0).out
     };
     for node in NODES {

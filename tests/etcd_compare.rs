@@ -135,9 +135,8 @@ fn check(steps: &[Step]) {
     }
 }
 
-#[test]
-fn the_command_line_of_etcd_cannot_tell_us_from_etcd() {
-    let mut steps: Vec<Step> = [
+fn puts_gets_and_deletes() -> Vec<Step> {
+    [
         "get none",
         "get <empty> --from-key",
         "put a 1",
@@ -191,10 +190,13 @@ fn the_command_line_of_etcd_cannot_tell_us_from_etcd() {
         "get <empty> --prefix",
     ]
     .map(step)
-    .into();
+    .into()
+}
+
+fn transactions() -> Vec<Step> {
     let many: Vec<String> = (0..129).map(|number| format!("put many/{number} v")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    steps.extend([
+    vec![
         txn(&["mod(\"a\") > \"0\""], &["put t 1", "get t"], &["get a"]),
         txn(&["value(\"a\") = \"no\""], &["put t 1"], &["get a", "get t", "put u 2"]),
         txn(&["version(\"none\") = \"0\"", "create(\"a\") = \"2\""], &["del t", "put v 1"], &[]),
@@ -214,26 +216,34 @@ fn the_command_line_of_etcd_cannot_tell_us_from_etcd() {
         txn(&[], &["put z --ignore-value"], &[]),
         txn(&[], &[], &[]),
         txn(&["version(\"a\") > \"0\""], &["put p/1 1", "put p/2 2", "del b", "get p/ --prefix"], &[]),
-    ]);
-    steps.extend(
-        [
-            "compaction 1000",
-            "compaction 6",
-            "compaction 6",
-            "compaction 5",
-            "get a --rev=5",
-            "get a --rev=6",
-            "get <empty> --prefix --rev=6",
-            "put a after",
-            "del a",
-            "compaction 20 --physical",
-            "get <empty> --prefix --rev=19",
-            "get <empty> --prefix --rev=20",
-            "get <empty> --prefix",
-            "compaction 0",
-            "compaction -3",
-        ]
-        .map(step),
-    );
+    ]
+}
+
+fn compactions() -> Vec<Step> {
+    [
+        "compaction 1000",
+        "compaction 6",
+        "compaction 6",
+        "compaction 5",
+        "get a --rev=5",
+        "get a --rev=6",
+        "get <empty> --prefix --rev=6",
+        "put a after",
+        "del a",
+        "compaction 20 --physical",
+        "get <empty> --prefix --rev=19",
+        "get <empty> --prefix --rev=20",
+        "get <empty> --prefix",
+        "compaction 0",
+        "compaction -3",
+    ]
+    .map(step)
+    .into()
+}
+
+#[test]
+fn the_command_line_of_etcd_cannot_tell_us_from_etcd() {
+    let steps: Vec<Step> =
+        puts_gets_and_deletes().into_iter().chain(transactions()).chain(compactions()).collect();
     check(&steps);
 }

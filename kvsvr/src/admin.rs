@@ -1,14 +1,11 @@
-//! What Maintenance and Cluster need of the control group beside reading and writing: a state to
-//! read at leisure, its members, and who leads.
+//! What Maintenance and Cluster need of the control group beside reading and writing: durable points,
+//! its members, and who leads.
 //!
 //! Invariant: the group's own guards decide; what they refuse is handed on, not worked around.
 //!
 //! Not here: changing members. That concerns all groups of a node, not only this one.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use replica::engine::View;
 use replica::error::ReadError;
 use replica::group::Group;
 use replica::machine::Machine;
@@ -29,9 +26,6 @@ pub struct Members {
 /// A member of a group as an operator sees it.
 #[async_trait]
 pub trait GroupAdmin: KvGroup {
-    /// The state as applied by this member, at one index. Drop it soon.
-    fn pin(&self) -> Arc<dyn View>;
-
     /// Makes what is applied durable, so that the log before it can go.
     async fn checkpoint(&self) -> Result<(), ReadError>;
 
@@ -44,10 +38,6 @@ pub trait GroupAdmin: KvGroup {
 
 #[async_trait]
 impl<M: Machine> GroupAdmin for Group<M> {
-    fn pin(&self) -> Arc<dyn View> {
-        Arc::new(Group::pin(self))
-    }
-
     async fn checkpoint(&self) -> Result<(), ReadError> {
         Group::snapshot(self).await
     }

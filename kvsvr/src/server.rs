@@ -88,8 +88,8 @@ impl KvServer {
         let port = ControlPort::new(Arc::clone(&control) as Arc<dyn KvGroup>);
         let addresses = members.iter().map(|member| (member.node, member.peer_address.clone()));
         let peers = Arc::new(Peers::new(net, addresses));
-        let (stopping, stop) = watch::channel(false);
-        let system_watch = WatchService::new(system.clone(), identity.clone(), stop.clone());
+        let stopping = watch::Sender::new(false);
+        let system_watch = WatchService::new(system.clone(), identity.clone(), stopping.clone());
         let keeper = LeaseKeeper::new(port.clone(), identity.node, Arc::clone(&clock));
         let desk = AuthDesk::new(port.clone(), clock);
         let courier = Courier { port: port.clone(), identity: identity.clone(), peers, desk: desk.clone() };
@@ -99,7 +99,7 @@ impl KvServer {
             Metrics::new(identity.node, Arc::clone(&control), Arc::clone(&keeper), Arc::clone(&state_bytes));
         let tools = Tools {
             kv,
-            watch: WatchService::new(port.clone(), identity, stop).guarded_by(desk),
+            watch: WatchService::new(port.clone(), identity, stopping.clone()).guarded_by(desk),
             lease: LeaseService::new(courier.clone(), Arc::clone(&keeper)),
         };
         KvServer {

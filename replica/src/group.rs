@@ -169,7 +169,7 @@ impl<M: Machine> Group<M> {
         self.state.read(read)
     }
 
-    /// The state as this member has applied it, for a reader that takes long: applying goes on.
+    /// The state as [`Group::read`] shows it, for reads that take long: applying goes on meanwhile.
     #[must_use]
     pub fn pin(&self) -> PinnedState {
         self.state.pin()

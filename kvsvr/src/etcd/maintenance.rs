@@ -19,6 +19,7 @@ use tonic::{Code, Request, Response, Status};
 use super::courier::Courier;
 use super::{ETCD_VERSION, member_id};
 use crate::admin::GroupAdmin;
+use crate::group::{read_long_with, read_with};
 use crate::machine::control::hash::{hash_all, hash_kv};
 use crate::machine::control::{self, Fault, alarm};
 use crate::outcome::{CallError, NOT_LEADER};
@@ -67,8 +68,8 @@ impl MaintenanceService {
         &self,
         read: impl FnOnce(&dyn View) -> R + Send + 'static,
     ) -> Result<R, Status> {
-        let view = self.group.pin();
-        let read = tokio::task::spawn_blocking(move || read(&*view)).await;
+        let group = Arc::clone(&self.group);
+        let read = tokio::task::spawn_blocking(move || read_long_with(&*group, read)).await;
         read.map_err(|error| Status::internal(format!("reading the state: {error}")))
     }
 
@@ -77,7 +78,7 @@ impl MaintenanceService {
     }
 
     fn alarms(&self) -> Result<Vec<AlarmMember>, Status> {
-        let list = crate::group::read_with(&*self.group, |view| alarm::list(view, AlarmType::None));
+        let list = read_with(&*self.group, |view| alarm::list(view, AlarmType::None));
         list.map_err(|error| CallError::Storage(error.to_string()).status())
     }
 }
@@ -191,11 +192,11 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         self.check_admin(&request)?;
-        let view = self.group.pin();
+        let group = Arc::clone(&self.group);
         let (pieces, waiting) = mpsc::channel(SNAPSHOT_PIECES_WAITING_MAX);
         tokio::task::spawn_blocking(move || {
-            let result = control::revision(&*view).and_then(|revision| {
-                snapshot::write(&*view, revision, &mut |blob| {
+            let result = read_long_with(&*group, |view| {
+                snapshot::write(view, control::revision(view)?, &mut |blob| {
                     let version = ETCD_VERSION.to_owned();
                     // Nobody can tell the length before; 1 is "not the end yet".
                     let piece = SnapshotResponse { remaining_bytes: 1, blob, version, ..Default::default() };

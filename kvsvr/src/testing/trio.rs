@@ -120,6 +120,10 @@ impl KvGroup for Member {
         visit(self.shared.machine.read().view());
     }
 
+    fn read_long(&self, visit: &mut dyn FnMut(&dyn View)) {
+        visit(&self.shared.state());
+    }
+
     fn standing(&self) -> Standing {
         let (term, leader) = *self.shared.lead.lock();
         let applied = self.shared.machine.read().applied();
@@ -129,10 +133,6 @@ impl KvGroup for Member {
 
 #[async_trait]
 impl GroupAdmin for Member {
-    fn pin(&self) -> Arc<dyn View> {
-        Arc::new(self.shared.state())
-    }
-
     async fn checkpoint(&self) -> Result<(), ReadError> {
         Ok(())
     }

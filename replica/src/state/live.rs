@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use world::{GroupId, UnixMs};
@@ -18,7 +19,6 @@ use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
 use crate::machine::{Machine, PrefixView};
 use crate::state::keys::{self, Kind};
-use crate::state::pinned::PinnedState;
 use crate::state::snapshot::OutgoingSnapshot;
 use crate::state::stage::StagedSnapshot;
 use crate::types::{LogId, SnapshotMeta, StoredMembership};
@@ -143,6 +143,20 @@ impl<M: Machine> Core<M> {
     }
 }
 
+/// The state of a group at one applied index. Old versions stay on disk while it is held.
+pub struct PinnedState {
+    view: Arc<dyn View>,
+    prefix: Bytes,
+}
+
+impl PinnedState {
+    /// The machine's key space.
+    #[must_use]
+    pub fn view(&self) -> PrefixView<'_> {
+        PrefixView::new(&*self.view, self.prefix.clone())
+    }
+}
+
 /// Access to a group's machine and state; clones share it.
 pub struct StateHandle<M> {
     core: Arc<Core<M>>,
@@ -167,11 +181,15 @@ impl<M: Machine> StateHandle<M> {
         read(&live.machine, &PrefixView::new(&*self.core.engine, prefix))
     }
 
-    /// The state as it is now, for a reader that takes long: nothing waits for it.
+    /// The durable state at one applied index, as it is now and stays: for reads that take long.
+    /// Applying does not wait for them.
     #[must_use]
     pub fn pin(&self) -> PinnedState {
         let live = self.core.live.read();
-        PinnedState::new(self.core.engine.snapshot(), keys::state(self.core.group, live.generation))
+        PinnedState {
+            view: self.core.engine.snapshot(),
+            prefix: keys::state(self.core.group, live.generation),
+        }
     }
 
     /// The last entry that was applied.

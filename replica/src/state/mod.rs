@@ -24,14 +24,12 @@ mod apply;
 mod keys;
 mod live;
 mod page;
-mod pinned;
 mod snapshot;
 mod stage;
 mod store;
 
-pub use live::{FlushedNext, StateHandle};
+pub use live::{FlushedNext, PinnedState, StateHandle};
 pub use page::SnapshotSeal;
-pub use pinned::PinnedState;
 pub use snapshot::{OutgoingSnapshot, SnapshotData};
 pub use stage::{StageError, StagedSnapshot};
 pub use store::{StateBuilder, StateStore};
