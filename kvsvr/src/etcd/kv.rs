@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 use world::NodeId;
 
-use super::Identity;
+use super::{Identity, leader_wanted};
 use crate::control_port::{Answer, Call, ControlPort, Readers};
 use crate::limits::{RETRY_PAUSE, SERVE_DEADLINE};
 use crate::outcome::{CallError, HOP_KEY, not_done};
@@ -45,6 +45,14 @@ impl KvService {
     /// A service that forwards to `peers` when its own member does not lead.
     pub fn new(port: ControlPort, identity: Identity, peers: Arc<Peers>) -> KvService {
         KvService { port, identity, peers }
+    }
+
+    // A client may ask not to be served at all by a member that knows of no leader.
+    fn check_leader(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        if leader_wanted(metadata) && self.port.group().standing().leader.is_none() {
+            return Err(CallError::NotLeader { hint: None }.status());
+        }
+        Ok(())
     }
 
     async fn serve(&self, call: Call, forwarded: bool) -> Result<Answer, Status> {
@@ -114,6 +122,7 @@ fn may_repeat(status: &Status) -> bool {
 macro_rules! serve {
     ($self:ident, $request:ident, $kind:ident) => {{
         let forwarded = $request.metadata().contains_key(HOP_KEY);
+        $self.check_leader($request.metadata())?;
         match $self.serve(Call::$kind($request.into_inner()), forwarded).await? {
             Answer::$kind(response) => Ok(Response::new(response)),
             _ => Err(Status::internal("an answer of another kind")),
