@@ -25,6 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("access", &["ticket", "kvsvr", "world"]),
     ("payment", &["ticket", "kvsvr", "queue", "world"]),
     ("deploy", &["world", "ticket", "replica", "kvsvr", "queue", "access", "payment"]),
+    ("sim", &["world", "ticket", "replica", "kvsvr", "queue", "access", "payment", "deploy"]),
     ("tests", &[]),
 ];
 
@@ -44,6 +45,10 @@ const PURE: &[&str] = &[
     "payment/src/open/decide",
     "payment/src/settle/decide",
     "deploy/src/failover/decide",
+    "sim/src/target.rs",
+    "sim/src/schedule",
+    "sim/src/history",
+    "sim/src/oracle",
 ];
 
 /// What a pure core must not name, and why.

@@ -7,6 +7,7 @@
 
 mod deploy;
 mod dev;
+mod drill;
 mod key;
 mod kv;
 pub mod money;
@@ -86,6 +87,9 @@ enum Command {
     /// Measure this cluster (or any etcd) with closed loops of load
     #[command(subcommand)]
     Bench(crate::bench::BenchCommand),
+    /// Rehearse failures in the simulator
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
     /// Session tokens of users
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -141,6 +145,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(command) => dev::run(command, format).await,
         Command::Serve { cluster, node } => Box::pin(crate::serve::run(&cluster, node)).await,
         Command::Plan(command) => plan::run(command, format),
+        Command::Drill(command) => drill::run(command, format),
         Command::Key(command) => key::run(command, format).await,
         Command::Kv(command) => kv::run(command, format).await,
         Command::Deploy(command) => deploy::run(command, format).await,
