@@ -420,7 +420,7 @@ impl Nemesis {
         self.dark.remove(&node);
         self.ended.remove(&node);
         let name = self.sites[&node].name();
-        for (one, other) in pairs(&[name.clone()], &self.all_names()) {
+        for (one, other) in pairs(std::slice::from_ref(&name), &self.all_names()) {
             self.links.mend(&one, &other, Reason::Power);
             self.links.mend(&other, &one, Reason::Power);
         }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use deploy::config::{CONTROL_GROUP, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use deploy::failure::{Context, Exit, Failure};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -40,8 +41,6 @@ const WORK_AFTER_HEAL_MS: u64 = 4_000;
 const LOOK_EVERY_MS: u64 = 100;
 /// Faults begin no earlier: the cluster has formed its groups.
 const FAULTS_FROM_MS: u64 = 1_500;
-/// The queue's groups as the node numbers them.
-const QUEUE_GROUPS_FROM: u32 = deploy::config::QUEUE_GROUPS_FROM;
 
 /// Simulated milliseconds that the run of this process has come to; read by a watchdog.
 pub static REACHED_MS: AtomicU64 = AtomicU64::new(0);
@@ -106,11 +105,11 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     tracing::info!(target: "sim::run", seed, ?knobs);
     let mut stage = Stage::set(seed, &knobs)?;
     let (mix, schedule) = plan(seed, &knobs, options);
-    let groups = (0..=knobs.data_groups).chain((0..knobs.partitions).map(|p| QUEUE_GROUPS_FROM + p));
+    let groups = groups(&knobs);
     let mut nemesis = Nemesis::new(
         &stage.sites,
         &schedule,
-        groups.map(GroupId).collect(),
+        groups,
         knobs.latency_ms,
         stream(seed, Purpose::Faults, 0),
         stage.orders.clone(),
@@ -197,6 +196,14 @@ fn replay(seed: u64, options: &Options) -> String {
     command
 }
 
+/// All groups, in the order that schedules number them.
+fn groups(knobs: &Knobs) -> Vec<GroupId> {
+    let mut groups = vec![CONTROL_GROUP, SYSTEM_GROUP];
+    groups.extend((1..=knobs.data_groups).map(GroupId));
+    groups.extend((0..knobs.partitions).map(|partition| GroupId(QUEUE_GROUPS_FROM + partition)));
+    groups
+}
+
 fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
     if options.calm {
         return (Vec::new(), Schedule::default());
@@ -206,7 +213,7 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
     }
     let scene = schedule::Scene {
         nodes: NODES.iter().map(|node| node.parse().expect("a node's name")).collect(),
-        groups: 1 + knobs.data_groups + knobs.partitions,
+        groups: u32::try_from(groups(knobs).len()).unwrap_or(1),
         ends_ms: knobs.safety_ms,
         slots_ms: Vec::new(),
     };
