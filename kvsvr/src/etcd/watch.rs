@@ -150,7 +150,7 @@ where
         loop {
             self.go_live().await?;
             self.catch_up().await?;
-            if let Some(response) = self.session.progress() {
+            while let Some(response) = self.session.progress() {
                 self.send(response).await?;
             }
             if let Some(revision) = self.session.progress_asked() {
