@@ -74,6 +74,27 @@ fn all_zones_may_stop_at_once_and_start_again_from_their_disks() {
 }
 
 #[test]
+fn the_clusters_own_records_are_not_among_the_keys_of_etcds_clients() {
+    let cluster = DevCluster::up();
+    let all = etcdctl(&cluster, "b1", &["get", "", "--prefix", "-w", "json"]).expect(0).json();
+    assert_eq!((&all["header"]["revision"], &all["kvs"]), (&1.into(), &serde_json::Value::Null), "{all}");
+    let own = hongbao(&["kv", "get", "hongbao/zone/", "--dir", cluster.dir(), "-o", "json"]).expect(0).json();
+    let keys: Vec<&str> = own["records"]
+        .as_array()
+        .expect("records")
+        .iter()
+        .filter_map(|record| record["key"].as_str())
+        .collect();
+    assert_eq!(keys, ["hongbao/zone/a", "hongbao/zone/b", "hongbao/zone/c"]);
+    etcdctl(&cluster, "a1", &["put", "hongbao/zone/a", "not ours"]).expect(0);
+    etcdctl(&cluster, "a1", &["del", "", "--prefix"]).expect(0);
+    let after =
+        hongbao(&["kv", "get", "hongbao/zone/", "--dir", cluster.dir(), "-o", "json"]).expect(0).json();
+    assert_eq!(after, own, "etcd's clients do not reach them");
+    hongbao(&["kv", "get", "no/such", "--dir", cluster.dir()]).expect(3);
+}
+
+#[test]
 fn two_clusters_run_side_by_side() {
     let first = DevCluster::up();
     let second = DevCluster::up();

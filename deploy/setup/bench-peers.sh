@@ -9,13 +9,7 @@ seconds=${SECONDS_EACH:-5}
 clients=${CLIENTS:-"1 64 256 1000"}
 
 say() { printf '%s\n' "$*" >&2; }
-if ! command -v etcd >/dev/null; then
-  say "installing etcd-server"
-  as_root=()
-  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-  "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends etcd-server >/dev/null
-fi
+command -v etcd >/dev/null || { say "etcd is not installed: run this through \`make bench-peers\`"; exit 1; }
 
 work=$(mktemp -d)
 started=()

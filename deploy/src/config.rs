@@ -72,7 +72,7 @@ pub struct Queue {
     pub high_water_messages: u64,
 }
 
-/// Timing of consensus.
+/// Timing and log of consensus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Raft {
@@ -82,6 +82,10 @@ pub struct Raft {
     pub election_min_ms: u64,
     /// The lease, and the longest such wait.
     pub election_max_ms: u64,
+    /// A snapshot is taken after this many log entries.
+    pub snapshot_every_entries: u64,
+    /// Log entries kept although a snapshot covers them, for members that are a little behind.
+    pub keep_entries: u64,
 }
 
 /// How access nodes issue.
@@ -134,7 +138,13 @@ impl Default for Queue {
 
 impl Default for Raft {
     fn default() -> Raft {
-        Raft { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 }
+        Raft {
+            heartbeat_ms: 50,
+            election_min_ms: 150,
+            election_max_ms: 300,
+            snapshot_every_entries: 20_000,
+            keep_entries: 5_000,
+        }
     }
 }
 
@@ -172,7 +182,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn validate(&self) -> Result<(), String> {
+    /// Checks every value; [`Cluster::load`] does so by itself.
+    ///
+    /// # Errors
+    /// A sentence that names the key, the value and the cure.
+    pub fn validate(&self) -> Result<(), String> {
         let within = |what: &str, value: u64, least: u64, most: u64| {
             let fits = least <= value && value <= most;
             fits.then_some(()).ok_or_else(|| format!("{what} = {value}: set it between {least} and {most}"))
@@ -182,7 +196,9 @@ impl Cluster {
         within("raft.heartbeat_ms", self.raft.heartbeat_ms, 10, 10_000)?;
         within("raft.election_min_ms", self.raft.election_min_ms, 2 * self.raft.heartbeat_ms, 60_000)?;
         within("raft.election_max_ms", self.raft.election_max_ms, self.raft.election_min_ms + 1, 120_000)?;
-        within("access.reserve_records", u64::from(self.access.reserve_records), 1, 65_536)?;
+        within("raft.snapshot_every_entries", self.raft.snapshot_every_entries, 1, 10_000_000)?;
+        within("raft.keep_entries", self.raft.keep_entries, 0, 10_000_000)?;
+        within("access.reserve_records", u64::from(self.access.reserve_records), 2, 65_536)?;
         within("access.opens_in_flight_max", self.access.opens_in_flight_max as u64, 1, 1_000_000)?;
         if ticket::sign::VerifyingKey::parse(&self.session_public_key).is_err() {
             return Err("session_public_key: expected the public half of the session key, as text".to_owned());
@@ -285,6 +301,7 @@ mod tests {
         check("nmae = 1", "unknown field");
         check("[raft]\nelection_min_ms = 20", "raft.election_min_ms = 20");
         check("[kv]\ndata_groups = 0", "kv.data_groups = 0");
+        check("[access]\nreserve_records = 1", "access.reserve_records = 1");
         check(
             "[[node]]\nid = \"a1\"\ndata_dir = \"x\"\npeers=\"h:1\"\nedge=\"h:2\"\nadmin=\"h:3\"\netcd=\"h:4\"",
             "listed twice",

@@ -12,9 +12,10 @@
 use std::sync::Arc;
 
 use prost::Message;
+use replica::engine::View;
 use replica::error::{ProposeError, ReadError};
 
-use crate::group::{KvGroup, read_with};
+use crate::group::{KvGroup, read_long_with, read_with};
 use crate::machine::control::{self, Fault, check};
 use crate::machine::encode_command;
 use crate::outcome::CallError;
@@ -123,12 +124,15 @@ impl ControlPort {
             Call::Range(request) => {
                 check::range(&request).map_err(CallError::Refused)?;
                 self.barrier(request.serializable, readers).await?;
-                self.read(|view| control::read_range(view, &request)).map(Answer::Range)
+                let read = |view: &dyn View| control::read_range(view, &request);
+                let one_key = request.range_end.is_empty();
+                let found = if one_key { self.read(read) } else { self.read_long(read) };
+                found.map(Answer::Range)
             }
             Call::Txn(request) if check::is_read_only(&request) => {
                 check::txn(&request).map_err(CallError::Refused)?;
                 self.barrier(check::is_serializable(&request), readers).await?;
-                self.read(|view| control::read_txn(view, &request)).map(Answer::Txn)
+                self.read_long(|view| control::read_txn(view, &request)).map(Answer::Txn)
             }
             Call::Txn(request) => answer(self.propose(Command::Txn(request)).await?),
             Call::Put(request) => answer(self.propose(Command::Put(request)).await?),
@@ -162,14 +166,12 @@ impl ControlPort {
         passed.map_err(read_error)
     }
 
-    fn read<R>(
-        &self,
-        read: impl FnOnce(&dyn replica::engine::View) -> Result<R, Fault>,
-    ) -> Result<R, CallError> {
-        read_with(&*self.group, read).map_err(|fault| match fault {
-            Fault::Refused(refusal) => CallError::Refused(refusal),
-            Fault::Engine(error) => CallError::Storage(error.to_string()),
-        })
+    fn read<R>(&self, read: impl FnOnce(&dyn View) -> Result<R, Fault>) -> Result<R, CallError> {
+        read_with(&*self.group, read).map_err(call_error)
+    }
+
+    fn read_long<R>(&self, read: impl FnOnce(&dyn View) -> Result<R, Fault>) -> Result<R, CallError> {
+        read_long_with(&*self.group, read).map_err(call_error)
     }
 
     async fn propose(&self, command: Command) -> Result<Reply, CallError> {
@@ -189,6 +191,13 @@ impl ControlPort {
                 _ => return Ok(()),
             }
         }
+    }
+}
+
+fn call_error(fault: Fault) -> CallError {
+    match fault {
+        Fault::Refused(refusal) => CallError::Refused(refusal),
+        Fault::Engine(error) => CallError::Storage(error.to_string()),
     }
 }
 

@@ -43,15 +43,27 @@ pub trait KvGroup: Send + Sync + 'static {
     /// Shows the state as applied by this member, at one index.
     fn read(&self, visit: &mut dyn FnMut(&dyn View));
 
+    /// The same for a read that may take long: what is applied meanwhile does not wait for it.
+    fn read_long(&self, visit: &mut dyn FnMut(&dyn View));
+
     /// Where this member stands.
     fn standing(&self) -> Standing;
 }
 
 /// Reads something off a group's state.
 pub(crate) fn read_with<R>(group: &dyn KvGroup, read: impl FnOnce(&dyn View) -> R) -> R {
+    shown(read, |visit| group.read(visit))
+}
+
+/// The same for a read that may take long.
+pub(crate) fn read_long_with<R>(group: &dyn KvGroup, read: impl FnOnce(&dyn View) -> R) -> R {
+    shown(read, |visit| group.read_long(visit))
+}
+
+fn shown<R>(read: impl FnOnce(&dyn View) -> R, show: impl FnOnce(&mut dyn FnMut(&dyn View))) -> R {
     let mut read = Some(read);
     let mut result = None;
-    group.read(&mut |view| {
+    show(&mut |view| {
         let read = read.take().expect("a group shows its state once per read");
         result = Some(read(view));
     });

@@ -33,6 +33,10 @@ impl<M: Machine> KvGroup for Group<M> {
         Group::read(self, |_, view| visit(view));
     }
 
+    fn read_long(&self, visit: &mut dyn FnMut(&dyn View)) {
+        visit(&Group::pin(self).view());
+    }
+
     fn standing(&self) -> Standing {
         let status = self.status();
         Standing {

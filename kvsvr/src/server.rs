@@ -52,12 +52,12 @@ impl KvServer {
         let (system, port) = (ControlPort::new(system), ControlPort::new(control));
         let addresses = members.iter().map(|member| (member.node, member.peer_address.clone()));
         let peers = Arc::new(Peers::new(net, addresses));
-        let (stopping, stop) = watch::channel(false);
-        let system_watch = WatchService::new(system.clone(), identity.clone(), stop.clone());
+        let stopping = watch::Sender::new(false);
+        let system_watch = WatchService::new(system.clone(), identity.clone(), stopping.clone());
         KvServer {
             native: NativeService::new(system, system_watch, data),
             kv: KvService::new(port.clone(), identity.clone(), peers),
-            watch: WatchService::new(port.clone(), identity.clone(), stop),
+            watch: WatchService::new(port.clone(), identity.clone(), stopping.clone()),
             cluster: ClusterService::new(port.clone(), identity.clone(), members),
             maintenance: MaintenanceService::new(port, identity),
             stopping,

@@ -36,7 +36,7 @@ use crate::machine::Machine;
 use crate::members;
 use crate::network::link::Links;
 use crate::reads::{LeaderRound, MemberRound, ReadGate};
-use crate::state::{StateHandle, StateStore};
+use crate::state::{PinnedState, StateHandle, StateStore};
 use crate::status::{Counters, GroupStatus};
 use crate::types::{Peer, TypeConfig, node_id};
 
@@ -167,6 +167,12 @@ impl<M: Machine> Group<M> {
     /// linearizable only after [`Group::read_barrier`].
     pub fn read<R>(&self, read: impl FnOnce(&M, &dyn View) -> R) -> R {
         self.state.read(read)
+    }
+
+    /// The state as [`Group::read`] shows it, for reads that take long: applying goes on meanwhile.
+    #[must_use]
+    pub fn pin(&self) -> PinnedState {
+        self.state.pin()
     }
 
     /// Whether this member leads. Raft refuses writes to a leader just elected until a first

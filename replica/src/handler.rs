@@ -32,6 +32,10 @@ pub(crate) trait HostedGroup: Send + Sync {
     /// The voter that could lead next, when this member leads.
     fn successor(&self) -> Option<NodeId>;
     async fn move_leader(&self, to: NodeId) -> Result<(), TransferError>;
+    /// Stands for election now.
+    async fn stand(&self);
+    /// Takes a snapshot now.
+    async fn snapshot_now(&self);
     async fn halt(&self);
 }
 
@@ -55,6 +59,16 @@ impl<M: Machine> HostedGroup for Group<M> {
 
     async fn move_leader(&self, to: NodeId) -> Result<(), TransferError> {
         self.transfer_leader(to).await
+    }
+
+    async fn stand(&self) {
+        // Refused by a replica that has stopped: then there is nobody to stand.
+        let _ = self.raft.trigger().elect(false).await;
+    }
+
+    async fn snapshot_now(&self) {
+        // As above.
+        let _ = self.snapshot().await;
     }
 
     async fn halt(&self) {

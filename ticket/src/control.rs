@@ -8,7 +8,7 @@
 //!   hongbao/claim/<slot>/<file>        ClaimRecord   who may issue the file; written once, never moved
 //!   hongbao/freeze/<slot>/<file>       FreezeRecord  a claim whose zone was failed over; not reissued
 //! ```
-//! Values are JSON objects with a `format` field, so that a person can read them with `etcdctl`.
+//! Values are JSON objects with a `format` field, so that a person can read them with `hongbao kv get`.
 //!
 //! Invariant: every writer goes through one compare-and-write transaction that names the epoch it
 //! acted under.

@@ -7,7 +7,9 @@
 
 mod deploy;
 mod dev;
+mod drill;
 mod key;
+mod kv;
 pub mod money;
 mod packet;
 pub mod plan;
@@ -59,6 +61,9 @@ enum Command {
     /// Take data keys of the active build out of use, or back
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Show the cluster's own records
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
     /// Bring a build to the nodes and make it the active one
     #[command(subcommand)]
     Deploy(deploy::DeployCommand),
@@ -82,6 +87,9 @@ enum Command {
     /// Measure this cluster (or any etcd) with closed loops of load
     #[command(subcommand)]
     Bench(crate::bench::BenchCommand),
+    /// Rehearse failures in the simulator
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
     /// Session tokens of users
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -137,7 +145,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(command) => dev::run(command, format).await,
         Command::Serve { cluster, node } => Box::pin(crate::serve::run(&cluster, node)).await,
         Command::Plan(command) => plan::run(command, format),
+        Command::Drill(command) => drill::run(command, format),
         Command::Key(command) => key::run(command, format).await,
+        Command::Kv(command) => kv::run(command, format).await,
         Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
         Command::Zone(command) => zone::run(command, format).await,

@@ -77,7 +77,7 @@ impl Money {
     /// Over these connections.
     #[must_use]
     pub fn new(kv: Arc<dyn Kv>, queue: Arc<dyn Queue>, build: &BuildDir, clock: &Arc<dyn Clock>) -> Money {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let disk = Arc::clone(&build.disk);
         let (build_dir, clock) = (build.path.clone(), Arc::clone(clock));
         Money { sources: Sources { disk, build_dir, kv, queue, clock }, manifest: build.manifest.clone() }
     }
@@ -155,7 +155,7 @@ pub async fn preload_instant(connected: &Connected, build: &BuildDir) -> Result<
 pub async fn reconcile(command: ReconcileCommand, format: Format) -> Result<(), Failure> {
     let ReconcileCommand::Run { place, credit, report: file } = command;
     let connected = place.target.connect()?;
-    let build = BuildDir::load(&place.build)?;
+    let build = BuildDir::load(Arc::new(RealDisk), &place.build)?;
     let money = Money::connect(&connected, &build)?;
     let mut report = money.reconcile().await?;
     let mut credited_now = None;
@@ -193,7 +193,7 @@ pub async fn reconcile(command: ReconcileCommand, format: Format) -> Result<(), 
 pub async fn refund(command: RefundCommand, format: Format) -> Result<(), Failure> {
     let RefundCommand::Run(place) = command;
     let connected = place.target.connect()?;
-    let build = BuildDir::load(&place.build)?;
+    let build = BuildDir::load(Arc::new(RealDisk), &place.build)?;
     let refunded = Money::connect(&connected, &build)?.refund().await?;
     print(format, &serde_json::json!({ "refunded_fen": refunded }), |_| {
         format!("{} yuan refunded", yuan(refunded))

@@ -290,6 +290,7 @@ impl Worker {
         self.memory.shake_us.saturating_record(took_us);
         self.progress.shakes.fetch_add(1, Ordering::Relaxed);
         *self.memory.shakes.entry(shaken.outcome.clone()).or_default() += 1;
+        tracing::debug!(user, outcome = %shaken.outcome, "shake");
         if let Some(history) = shaken.history {
             self.histories.insert(user, history);
         }
@@ -316,6 +317,7 @@ impl Worker {
                         .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
                     self.progress.opens.fetch_add(1, Ordering::Relaxed);
                     self.tell(&opened.packet_id);
+                    tracing::debug!(user, packet = %opened.packet_id, amount_fen = opened.amount_fen, attempt, "opened");
                     self.memory.acked.push(Acked {
                         user,
                         packet_id: opened.packet_id,
@@ -324,6 +326,7 @@ impl Worker {
                     return;
                 }
                 OpenOutcome::Refused(code) => {
+                    tracing::debug!(user, %code, attempt, "open refused");
                     *self.memory.refused.entry(code).or_default() += 1;
                     return;
                 }

@@ -32,7 +32,7 @@ const PARTITIONS_TRIED_MAX: u32 = 10_000;
 /// What one probe saw.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// `control`, `data N` or `queue N`.
+    /// `system`, `data N` or `queue N`.
     pub group: String,
     /// Which of the two.
     pub of: Of,
@@ -58,7 +58,7 @@ pub type Witnesses = Arc<Mutex<BTreeMap<u32, Bytes>>>;
 
 #[derive(Clone)]
 enum Target {
-    Control(String),
+    System(String),
     Data(DataKey),
 }
 
@@ -78,7 +78,7 @@ impl Probes {
         clock: &Arc<dyn Clock>,
     ) -> Probes {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut targets = vec![("control".to_owned(), Target::Control(format!("{PREFIX}control")))];
+        let mut targets = vec![("system".to_owned(), Target::System(format!("{PREFIX}system")))];
         for group in 0..kv.data_groups() {
             let partition = partition_in(group, kv.data_groups());
             let key = Bytes::from(format!("{PREFIX}{group}"));
@@ -182,7 +182,7 @@ async fn run_queue(
 async fn write(kv: &dyn Kv, target: &Target, number: u64) -> Result<(), KvError> {
     let value = Bytes::copy_from_slice(&number.to_be_bytes());
     match target {
-        Target::Control(key) => kv.put(key.as_bytes(), &value).await.map(|_| ()),
+        Target::System(key) => kv.put(key.as_bytes(), &value).await.map(|_| ()),
         Target::Data(key) => {
             let ops = vec![DataOp::Put { key: key.key.clone(), value }];
             let unit = Unit { partition: key.partition.clone(), ops };
@@ -200,7 +200,7 @@ async fn write(kv: &dyn Kv, target: &Target, number: u64) -> Result<(), KvError>
 
 async fn read(kv: &dyn Kv, target: &Target) -> Result<Option<u64>, KvError> {
     let value = match target {
-        Target::Control(key) => kv.get(key.as_bytes()).await?.map(|pair| pair.value),
+        Target::System(key) => kv.get(key.as_bytes()).await?.map(|pair| pair.value),
         Target::Data(key) => kv.read(vec![key.clone()]).await?.pop().flatten(),
     };
     Ok(value.and_then(|value| value.as_ref().try_into().ok().map(u64::from_be_bytes)))

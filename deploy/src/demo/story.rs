@@ -14,6 +14,7 @@ use payment::plan::{BuildOptions, Layout, VerifyOptions};
 use queue::api::Queue;
 use ticket::control::EventRecord;
 use ticket::id::UserId;
+use world::disk::RealDisk;
 use world::net::Net;
 use world::{Clock, UnixMs, ZoneId};
 
@@ -131,7 +132,7 @@ fn make_build(args: &DemoArgs, stage: &Stage, timeline: &Timeline) -> Result<Bui
     ));
     let verified = plan::verify(&stage.build_dir(), VerifyOptions { full: true, jobs: 0 })?;
     timeline.note(format!("every record verified against the budget in {:.2} s", verified.seconds));
-    BuildDir::load(&stage.build_dir())
+    BuildDir::load(Arc::new(RealDisk), &stage.build_dir())
 }
 
 async fn raise_cluster<'a>(
@@ -148,7 +149,7 @@ async fn raise_cluster<'a>(
     let cluster = DevDir::load(&stage.cluster_dir())?.cluster()?;
     let kv: Arc<dyn Kv> = Arc::new(clients::kv(&cluster, &doors.net, None));
     let queue: Arc<dyn Queue> = Arc::new(clients::queue(&cluster, &doors.net, None)?);
-    let connected = Connected::to(cluster, Arc::clone(&doors.net))?;
+    let connected = Connected::to(cluster, Arc::clone(&doors.net), &RealDisk)?;
     build.install_secrets(&connected)?;
     let pushed = build.push(&connected, |_| {}).await?;
     let copies: usize = pushed.iter().map(|node| node.verified).sum();

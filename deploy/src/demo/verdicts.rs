@@ -68,15 +68,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Report {
     let kv_ms = evidence.killed_at.and_then(|at| writable_again_ms(evidence.traces, Of::Kv, at));
     let queue_ms = evidence.killed_at.and_then(|at| writable_again_ms(evidence.traces, Of::Queue, at));
     let totals = &evidence.after.totals;
-    let invariants = vec![
-        minted(evidence),
-        claimed_once(&claims, evidence),
-        issued_once(evidence, &fates),
-        opens_kept(evidence, &fates),
-        balanced(evidence),
-        only_from_the_plan(evidence),
-        survived(evidence, &fates, kv_ms, queue_ms),
-    ];
+    let mut invariants = about_money(evidence);
+    invariants.push(survived(evidence, &fates, kv_ms, queue_ms));
     Report {
         ok: invariants.iter().all(|verdict| verdict.held),
         event: evidence.manifest.event.clone(),
@@ -110,6 +103,20 @@ pub fn judge(evidence: &Evidence<'_>) -> Report {
         invariants,
         seconds: evidence.seconds,
     }
+}
+
+/// The verdicts on I1 to I6, which need no probes.
+#[must_use]
+pub fn about_money(evidence: &Evidence<'_>) -> Vec<Verdict> {
+    let fates = fates(evidence);
+    vec![
+        minted(evidence),
+        claimed_once(&claims(evidence), evidence),
+        issued_once(evidence, &fates),
+        opens_kept(evidence, &fates),
+        balanced(evidence),
+        only_from_the_plan(evidence),
+    ]
 }
 
 fn verdict(id: &str, held: bool, detail: String) -> Verdict {

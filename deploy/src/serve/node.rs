@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use access::edge::{Edge, EdgeConfig};
 use access::node::{AccessNode, NodeConfig};
+use futures_util::future::BoxFuture;
 use kvsvr::etcd::{Identity, MemberInfo};
 use kvsvr::group::KvGroup;
 use kvsvr::machine::control::ControlMachine;
@@ -20,7 +20,6 @@ use kvsvr::server::KvServer;
 use queue::machine::QueueMachine;
 use queue::partition::{Partition, PartitionConfig};
 use replica::config::ReplicaConfig;
-use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::host::{Engines, Host, HostConfig};
 use replica::log::LogWriter;
 use ticket::control::{self, FORMAT, ZoneRecord, ZoneState};
@@ -36,6 +35,7 @@ use super::admin::{self, Admin};
 use super::observer::Observer;
 use super::payments::Payments;
 use super::readiness::Readiness;
+use super::storage::Storage;
 use crate::clients;
 use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use crate::dev::admin_token;
@@ -50,7 +50,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before something that needs a quorum is tried again at the start.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// The doors of `world`, together.
+/// The doors to the outside, together.
 #[derive(Clone)]
 pub struct Doors {
     /// Time.
@@ -59,6 +59,8 @@ pub struct Doors {
     pub net: Arc<dyn Net>,
     /// Disk.
     pub disk: Arc<dyn Disk>,
+    /// Engines of logs and state.
+    pub storage: Arc<dyn Storage>,
 }
 
 /// A running node.
@@ -84,13 +86,19 @@ impl Running {
     ///
     /// # Errors
     /// When storage refuses, an address is taken or a secret is missing.
-    pub async fn start(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
+    pub fn start(cluster: Cluster, id: NodeId, doors: Doors) -> BoxFuture<'static, Result<Running, Failure>> {
+        // Boxed here, so that whoever starts nodes does not compile all of a node again.
+        Box::pin(Running::assemble(cluster, id, doors))
+    }
+
+    async fn assemble(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
         let node = cluster.node(id)?.clone();
         doors
             .disk
             .create_dir_all(&node.data_dir)
             .context(Exit::Error, format!("making {}", node.data_dir.display()))?;
-        let (engines, writer) = open_engines(&node.data_dir)?;
+        let engines = doors.storage.open(&node.data_dir)?;
+        let writer = engines.log_writer.clone();
         let host = start_host(&cluster, id, &doors, engines)?;
         let groups = add_groups(&cluster, id, &doors, &host).await?;
 
@@ -113,7 +121,7 @@ impl Running {
         let edge = Edge::new(edge_config, Arc::clone(&access), opener, Arc::clone(&doors.clock));
 
         let observer = Arc::new(Observer::default());
-        let token = admin_token(&cluster)?;
+        let token = admin_token(&*doors.disk, &cluster)?;
         let readiness = Readiness {
             node: id,
             host: Arc::clone(&host),
@@ -154,6 +162,12 @@ impl Running {
         Ok(Running { host, access, kv: groups.kv, writer, stop, tasks, failures })
     }
 
+    /// The groups on this node; what an operator's tools, and a simulator, look at and push.
+    #[must_use]
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
     /// Resolves when something has failed that the node cannot go on without.
     pub async fn failed(&mut self) -> Failure {
         match self.failures.recv().await {
@@ -166,7 +180,11 @@ impl Running {
     ///
     /// # Errors
     /// When storage could not be flushed; nothing acknowledged is lost then either.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub fn stop(self) -> BoxFuture<'static, Result<(), Failure>> {
+        Box::pin(self.leave())
+    }
+
+    async fn leave(self) -> Result<(), Failure> {
         self.access.stop().await;
         let handed_over = self.host.drain();
         if tokio::time::timeout(HANDOVER_WITHIN, handed_over).await.is_err() {
@@ -185,23 +203,13 @@ impl Running {
     }
 }
 
-fn open_engines(data_dir: &Path) -> Result<(Engines, LogWriter), Failure> {
-    let open = |name: &str, mode: Mode| {
-        let path = data_dir.join(name);
-        RocksEngine::open(&path, mode, Memory::default())
-            .context(Exit::Error, format!("opening {}", path.display()))
-    };
-    let log = open("log-db", Mode::Log)?;
-    let state = open("state-db", Mode::State)?;
-    let writer = LogWriter::start_thread(log.clone()).context(Exit::Error, "starting the log writer")?;
-    Ok((Engines { log, log_writer: writer.clone(), state }, writer))
-}
-
 fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) -> Result<Arc<Host>, Failure> {
     let replica = ReplicaConfig {
         heartbeat_ms: cluster.raft.heartbeat_ms,
         election_min_ms: cluster.raft.election_min_ms,
         election_max_ms: cluster.raft.election_max_ms,
+        snapshot_every_entries: cluster.raft.snapshot_every_entries,
+        keep_entries: cluster.raft.keep_entries,
         ..ReplicaConfig::default()
     };
     let config = HostConfig { node: id, replica };
@@ -258,7 +266,7 @@ fn start_access(
     doors: &Doors,
     kv: &Arc<dyn Kv>,
 ) -> Result<Arc<AccessNode>, Failure> {
-    let history_key = clients::history_key(cluster)?;
+    let history_key = clients::history_key(&*doors.disk, cluster)?;
     let mut config = NodeConfig::new(node.id, node.data_dir.clone(), history_key);
     config.block = cluster.access.reserve_records;
     config.timing.grace_ms = cluster.access.claim_grace_ms;

@@ -45,7 +45,7 @@ pub struct WatchService {
     identity: Identity,
     hub: Arc<Hub>,
     leader: Arc<LeaderMonitor>,
-    stopping: signal::Receiver<bool>,
+    stopping: signal::Sender<bool>,
     progress_interval: Duration,
 }
 
@@ -63,13 +63,14 @@ struct Driver<R> {
     subscription: Subscription,
     out: mpsc::Sender<Result<WatchResponse, Status>>,
     leader: Option<signal::Receiver<bool>>,
+    stopping: signal::Receiver<bool>,
     service: WatchService,
     ticks: Interval,
 }
 
 impl WatchService {
     /// A service over the member behind `port`. Its streams end when `stopping` turns true.
-    pub fn new(port: ControlPort, identity: Identity, stopping: signal::Receiver<bool>) -> WatchService {
+    pub fn new(port: ControlPort, identity: Identity, stopping: signal::Sender<bool>) -> WatchService {
         let (hub, leader) = (Hub::new(port.shared_group()), LeaderMonitor::new(port.shared_group()));
         WatchService { port, identity, hub, leader, stopping, progress_interval: WATCH_PROGRESS_INTERVAL }
     }
@@ -107,6 +108,7 @@ impl WatchService {
             subscription,
             out,
             leader,
+            stopping: self.stopping.subscribe(),
             service: self.clone(),
             ticks,
         };
@@ -160,7 +162,7 @@ where
             let behind = self.session.behind_from().is_some();
             tokio::select! {
                 biased;
-                status = ending(&mut self.leader, &mut self.service.stopping) => return Err(End::With(status)),
+                status = ending(&mut self.leader, &mut self.stopping) => return Err(End::With(status)),
                 () = self.out.closed() => return Err(End::Gone),
                 request = self.requests.next(), if self.listening => match request {
                     Some(Ok(request)) => self.handle(request).await?,
@@ -269,7 +271,7 @@ where
         tokio::select! {
             biased;
             sent = self.out.send(Ok(response)) => sent.map_err(|_| End::Gone),
-            status = ending(&mut self.leader, &mut self.service.stopping) => Err(End::With(status)),
+            status = ending(&mut self.leader, &mut self.stopping) => Err(End::With(status)),
         }
     }
 }
@@ -288,7 +290,7 @@ async fn ending(
     };
     tokio::select! {
         () = lost => no_leader(),
-        // An error means that the server is gone.
+        // There can be no error: the service holds the sender, and the driver the service.
         _ = stopping.wait_for(|stop| *stop) => Status::unavailable("etcdserver: server stopped"),
     }
 }

@@ -67,10 +67,10 @@ fn watch_all(start_revision: i64) -> WatchCreateRequest {
 impl Bed {
     fn new() -> Bed {
         let member = Arc::new(LocalMember::new(LocalMachine::new(ControlMachine)));
-        let (stop, stopping) = watch::channel(false);
+        let stop = watch::Sender::new(false);
         let port = ControlPort::new(Arc::clone(&member) as Arc<dyn KvGroup>);
         let identity = Identity { cluster_id: 7, node: member.node() };
-        let service = WatchService::new(port, identity, stopping);
+        let service = WatchService::new(port, identity, stop.clone());
         Bed { member, service, stop }
     }
 
@@ -244,6 +244,27 @@ async fn a_watch_of_what_is_compacted_ends_and_says_where_history_begins() {
     let negative = client.create(watch("k", -1)).await;
     assert_eq!((negative.watch_id, negative.canceled), (-1, true));
     assert_eq!(negative.cancel_reason, "etcdserver: mvcc: required revision has been compacted");
+}
+
+#[tokio::test]
+async fn a_watch_that_begins_at_the_compacted_revision_is_told_all_of_it() {
+    let bed = Bed::new();
+    for key in ["a", "b", "c"] {
+        bed.apply(put(key, "v")).await;
+    }
+    let both = DeleteRangeRequest { key: "a".into(), range_end: "c".into(), prev_kv: false };
+    bed.apply(Command::DeleteRange(both)).await;
+    bed.apply(put("c", "w")).await;
+    bed.apply(compact(5)).await;
+    let mut client = bed.open();
+    client.create(watch_all(5)).await;
+    let events = client.events_through(6).await;
+    let told: Vec<(i64, i32, &[u8])> =
+        events.iter().map(|(at, kind, key, _)| (*at, *kind, key.as_ref())).collect();
+    assert_eq!(told, [(5, 1, &b"a"[..]), (5, 1, b"b"), (6, 0, b"c")]);
+    bed.apply(compact(6)).await;
+    client.create(watch_all(5)).await;
+    assert_eq!(client.told().await.compact_revision, 6);
 }
 
 #[tokio::test]

@@ -89,6 +89,11 @@ impl<M: Machine> KvGroup for LocalMember<M> {
         visit(self.machine.read().view());
     }
 
+    fn read_long(&self, visit: &mut dyn FnMut(&dyn View)) {
+        let view = self.machine.read().view().clone();
+        visit(&view);
+    }
+
     fn standing(&self) -> Standing {
         let applied_index = self.machine.read().applied();
         Standing { leader: *self.leader.lock(), term: 1, last_index: applied_index, applied_index }

@@ -23,7 +23,7 @@ use super::interests::Interests;
 use super::ring::Ring;
 use super::span::Span;
 use super::{Change, Page};
-use crate::group::{KvGroup, read_with};
+use crate::group::{KvGroup, read_long_with, read_with};
 use crate::limits::{WATCH_PAGE_BYTES, WATCH_RING_BYTES};
 use crate::machine::control;
 use crate::machine::control::history::{self, Replay};
@@ -180,7 +180,7 @@ impl Hub {
     /// # Errors
     /// [`EngineError`].
     pub fn replay(&self, from: i64) -> Result<Result<Page, i64>, EngineError> {
-        let replay = read_with(&*self.group, |view| history::replay(view, from, WATCH_PAGE_BYTES))?;
+        let replay = read_long_with(&*self.group, |view| history::replay(view, from, WATCH_PAGE_BYTES))?;
         Ok(match replay {
             Replay::Page { events, through } => {
                 Ok(Page { changes: events.into_iter().map(Change::new).collect(), through })

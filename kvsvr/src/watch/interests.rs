@@ -1,7 +1,12 @@
 //! Who wants to hear of a key: watches by the keys they watch.
 //!
-//! Watches of one key are found by that key, whatever their number. Ranges are looked through one
-//! by one, those that begin behind the key left out; equal ranges count once.
+//! ```text
+//!   key "ab/7":  keys["ab/7"]                     watches of that key
+//!                prefixes[""], ["ab/"] ...        one look for each length that some prefix has
+//!                ranges that begin at or before   one by one; equal ranges count once
+//! ```
+//! Nearly all watches are of keys and prefixes; those are found by a few looks, whatever their
+//! number.
 //!
 //! Invariant: an id is found for a key exactly when it was added with a span that holds the key.
 
@@ -15,55 +20,88 @@ use super::span::Span;
 #[derive(Debug)]
 pub(super) struct Interests<Id> {
     keys: BTreeMap<Bytes, BTreeSet<Id>>,
+    prefixes: BTreeMap<Bytes, BTreeSet<Id>>,
+    // How many of the prefixes have each length.
+    lengths: BTreeMap<usize, usize>,
     // By where the range begins, then by where it ends; `None` is no end.
     ranges: BTreeMap<Bytes, BTreeMap<Option<Bytes>, BTreeSet<Id>>>,
 }
 
 impl<Id> Default for Interests<Id> {
     fn default() -> Interests<Id> {
-        Interests { keys: BTreeMap::new(), ranges: BTreeMap::new() }
+        Interests {
+            keys: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
+            lengths: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+        }
     }
 }
 
-fn bounds(span: &Span) -> Option<(&Bytes, Option<Bytes>)> {
-    match span {
-        Span::One(_) => None,
-        Span::Between(from, to) => Some((from, Some(to.clone()))),
-        Span::From(from) => Some((from, None)),
+/// How a span is looked up.
+enum Place {
+    Key(Bytes),
+    Prefix(Bytes),
+    Range(Bytes, Option<Bytes>),
+}
+
+fn place(span: &Span) -> Place {
+    match (span, span.prefix()) {
+        (Span::One(key), _) => Place::Key(key.clone()),
+        (_, Some(prefix)) => Place::Prefix(prefix),
+        (Span::Between(from, to), None) => Place::Range(from.clone(), Some(to.clone())),
+        (Span::From(from), None) => Place::Range(from.clone(), None),
     }
+}
+
+// Removes an id, and the whole entry with the last one. Answers whether the entry is gone.
+fn remove_from<K: Ord, Id: Ord>(map: &mut BTreeMap<K, BTreeSet<Id>>, key: &K, id: Id) -> bool {
+    let Some(ids) = map.get_mut(key) else { return false };
+    ids.remove(&id);
+    ids.is_empty() && map.remove(key).is_some()
 }
 
 impl<Id: Ord + Copy> Interests<Id> {
     pub(super) fn add(&mut self, span: &Span, id: Id) {
-        match (span, bounds(span)) {
-            (Span::One(key), _) => self.keys.entry(key.clone()).or_default().insert(id),
-            (_, Some((from, end))) => {
-                self.ranges.entry(from.clone()).or_default().entry(end).or_default().insert(id)
+        match place(span) {
+            Place::Key(key) => {
+                self.keys.entry(key).or_default().insert(id);
             }
-            (_, None) => unreachable!("a span is a key or has bounds"),
-        };
+            Place::Prefix(prefix) => {
+                let length = prefix.len();
+                let ids = self.prefixes.entry(prefix).or_default();
+                if ids.is_empty() {
+                    *self.lengths.entry(length).or_insert(0) += 1;
+                }
+                ids.insert(id);
+            }
+            Place::Range(from, end) => {
+                self.ranges.entry(from).or_default().entry(end).or_default().insert(id);
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, span: &Span, id: Id) {
-        if let Span::One(key) = span {
-            if let Some(ids) = self.keys.get_mut(key) {
-                ids.remove(&id);
-                if ids.is_empty() {
-                    self.keys.remove(key);
+        match place(span) {
+            Place::Key(key) => {
+                remove_from(&mut self.keys, &key, id);
+            }
+            Place::Prefix(prefix) => {
+                if remove_from(&mut self.prefixes, &prefix, id) {
+                    let count = self.lengths.get_mut(&prefix.len()).expect("every prefix is counted");
+                    *count -= 1;
+                    if *count == 0 {
+                        self.lengths.remove(&prefix.len());
+                    }
                 }
             }
-            return;
-        }
-        let Some((from, end)) = bounds(span) else { return };
-        let Some(ends) = self.ranges.get_mut(from) else { return };
-        if let Some(ids) = ends.get_mut(&end) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                ends.remove(&end);
+            Place::Range(from, end) => {
+                let Some(ends) = self.ranges.get_mut(&from) else { return };
+                remove_from(ends, &end, id);
+                if ends.is_empty() {
+                    self.ranges.remove(&from);
+                }
             }
-        }
-        if ends.is_empty() {
-            self.ranges.remove(from);
         }
     }
 
@@ -71,6 +109,11 @@ impl<Id: Ord + Copy> Interests<Id> {
     pub(super) fn each(&self, key: &Bytes, found: &mut impl FnMut(Id)) {
         for id in self.keys.get(key).into_iter().flatten() {
             found(*id);
+        }
+        for length in self.lengths.keys().take_while(|length| **length <= key.len()) {
+            for id in self.prefixes.get(&key[..*length]).into_iter().flatten() {
+                found(*id);
+            }
         }
         for (_, ends) in self.ranges.range::<Bytes, _>(..=key) {
             for (end, ids) in ends {
@@ -92,8 +135,13 @@ mod tests {
     }
 
     fn span() -> impl Strategy<Value = Span> {
-        (key(), prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(b"\0")), key()])
-            .prop_filter_map("empty", |(from, end)| Span::of_watch(&from, &end))
+        let range = (key(), prop_oneof![Just(Bytes::new()), Just(Bytes::from_static(b"\0")), key()]);
+        let prefix = key().prop_map(|prefix| {
+            let mut end = prefix.to_vec();
+            *end.last_mut().expect("a key is not empty") += 1;
+            (prefix, Bytes::from(end))
+        });
+        prop_oneof![range, prefix].prop_filter_map("empty", |(from, end)| Span::of_watch(&from, &end))
     }
 
     proptest! {

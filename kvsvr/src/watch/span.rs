@@ -29,6 +29,20 @@ impl Span {
         }
     }
 
+    /// The prefix that exactly its keys have, when there is one.
+    pub(super) fn prefix(&self) -> Option<Bytes> {
+        match self {
+            Span::One(_) => None,
+            // No key is less than a zero byte.
+            Span::From(from) => (from.as_ref() == [0]).then(Bytes::new),
+            Span::Between(from, to) => {
+                let (last, rest) = from.split_last()?;
+                let next = last.checked_add(1)?;
+                (to.split_last() == Some((&next, rest))).then(|| from.clone())
+            }
+        }
+    }
+
     /// Whether `key` is in it.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
@@ -55,5 +69,22 @@ mod tests {
         assert!(span(b"", b"\0").is_some_and(|span| span.contains(b"\0")));
         assert_eq!(span(b"b", b"b"), None);
         assert_eq!(span(b"b", b"a"), None);
+    }
+
+    #[test]
+    fn a_range_that_is_a_prefix_is_known_as_one() {
+        let check = |from: &'static [u8], to: &'static [u8], expected: Option<&'static [u8]>| {
+            let span = Span::of_watch(&Bytes::from_static(from), &Bytes::from_static(to)).expect("a range");
+            assert_eq!(span.prefix(), expected.map(Bytes::from_static), "{span:?}");
+        };
+        check(b"a", b"b", Some(b"a"));
+        check(b"a/", b"a0", Some(b"a/"));
+        check(b"\0", b"\0", Some(b""));
+        check(b"", b"\0", Some(b""));
+        check(b"a", b"c", None);
+        check(b"a", b"b\0", None);
+        check(b"a\xff", b"b", None);
+        check(b"a", b"\0", None);
+        check(b"a", b"", None);
     }
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -134,7 +134,12 @@ impl Link {
         if let Some((when, reason)) = &dial.failed
             && when.elapsed() < LINK_RETRY_PAUSE
         {
-            return Err(reason.clone());
+            let (again, reason) = (*when + LINK_RETRY_PAUSE, reason.clone());
+            drop(dial);
+            // openraft waits between requests, not between attempts to open a stream: whoever was
+            // answered at once would ask again at once, and keep a core busy while a peer is away.
+            sleep_until(again).await;
+            return Err(reason);
         }
         match self.open_stream().await {
             Ok(stream) => {
@@ -200,6 +205,42 @@ impl Drop for Seat {
             self.routes.closed.lock().push(self.session);
             // A full stream carries the news with its next frame.
             let _ = self.outbound.try_send(AppendFrame::default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use async_trait::async_trait;
+    use world::net::{Connection, Incoming};
+
+    use super::*;
+
+    /// A network where nobody is at home.
+    struct Nobody;
+
+    #[async_trait]
+    impl Net for Nobody {
+        async fn listen(&self, _address: &str) -> io::Result<Incoming> {
+            Err(io::ErrorKind::AddrInUse.into())
+        }
+
+        async fn connect(&self, _address: &str) -> io::Result<Connection> {
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_away_is_asked_at_a_pace_and_not_in_a_busy_loop() {
+        let links = Links::new(Arc::new(Nobody));
+        let link = links.to("b1:7000").expect("an address");
+        let (started, mut attempts) = (Instant::now(), 0u32);
+        while started.elapsed() < LINK_RETRY_PAUSE * 10 {
+            assert!(link.open_session().await.is_err());
+            attempts += 1;
+            assert!(attempts <= 30, "{attempts} attempts in {:?}", started.elapsed());
         }
     }
 }

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use world::{GroupId, UnixMs};
@@ -142,6 +143,20 @@ impl<M: Machine> Core<M> {
     }
 }
 
+/// The state of a group at one applied index. Old versions stay on disk while it is held.
+pub struct PinnedState {
+    view: Arc<dyn View>,
+    prefix: Bytes,
+}
+
+impl PinnedState {
+    /// The machine's key space.
+    #[must_use]
+    pub fn view(&self) -> PrefixView<'_> {
+        PrefixView::new(&*self.view, self.prefix.clone())
+    }
+}
+
 /// Access to a group's machine and state; clones share it.
 pub struct StateHandle<M> {
     core: Arc<Core<M>>,
@@ -164,6 +179,17 @@ impl<M: Machine> StateHandle<M> {
         let live = self.core.live.read();
         let prefix = keys::state(self.core.group, live.generation);
         read(&live.machine, &PrefixView::new(&*self.core.engine, prefix))
+    }
+
+    /// The durable state at one applied index, as it is now and stays: for reads that take long.
+    /// Applying does not wait for them.
+    #[must_use]
+    pub fn pin(&self) -> PinnedState {
+        let live = self.core.live.read();
+        PinnedState {
+            view: self.core.engine.snapshot(),
+            prefix: keys::state(self.core.group, live.generation),
+        }
     }
 
     /// The last entry that was applied.

@@ -20,6 +20,8 @@ pub struct Delivery {
     pub body: String,
     /// How often it was delivered, this time included.
     pub attempts: u32,
+    /// Which leadership delivered it: greater numbers are later ones.
+    pub tenure: u64,
 }
 
 /// What was asked.

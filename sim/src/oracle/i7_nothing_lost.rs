@@ -225,6 +225,7 @@ mod tests {
             dedup_id: text("m"),
             body: text("b"),
             attempts: 1,
+            tenure: 1,
         };
         run(QueueCall::Lease { most: 1, lease_ms: 9 }, Outcome::Done(QueueReply::Leased(vec![delivery])));
         if let Some(outcome) = acked {

@@ -11,11 +11,12 @@ const ATTEMPTS_MAX: u32 = 5;
 struct Bench {
     moments: Moments,
     history: QueueHistory,
+    tenure: u64,
 }
 
 impl Bench {
     fn new() -> Bench {
-        Bench { moments: Moments::default(), history: QueueHistory::default() }
+        Bench { moments: Moments::default(), history: QueueHistory::default(), tenure: 1 }
     }
 
     fn run(&mut self, client: u32, call: QueueCall, outcome: Outcome<QueueReply>) {
@@ -38,6 +39,7 @@ impl Bench {
             dedup_id: text(id),
             body: format!("b{id}"),
             attempts,
+            tenure: self.tenure,
         };
         let leased = Outcome::Done(QueueReply::Leased(vec![delivery]));
         self.run(client, QueueCall::Lease { most: 1, lease_ms: 100 }, leased);
@@ -114,6 +116,18 @@ fn a_delivery_after_the_ack_is_seen() {
     bench.ack(1, "r1", done());
     bench.lease(2, "m", "r2", 2);
     bench.check(Some("message m was delivered after it was acked"));
+}
+
+#[test]
+fn a_leader_that_was_deposed_may_deliver_what_was_acked_elsewhere() {
+    let mut bench = Bench::new();
+    bench.enqueue("m", new());
+    bench.tenure = 7;
+    bench.lease(1, "m", "r1", 1);
+    bench.ack(1, "r1", done());
+    bench.tenure = 6;
+    bench.lease(2, "m", "r2", 2);
+    bench.check(None);
 }
 
 #[test]
@@ -235,6 +249,7 @@ impl TrueQueue {
                 dedup_id: message.id.clone(),
                 body: format!("b{}", message.id),
                 attempts: message.attempts,
+                tenure: 1,
             });
         }
         QueueReply::Leased(deliveries)
