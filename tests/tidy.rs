@@ -33,6 +33,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "ticket/src/",
     "kvsvr/src/machine/",
+    "kvsvr/src/lease/lessor",
+    "kvsvr/src/auth/token.rs",
     "kvsvr/src/watch/interests.rs",
     "kvsvr/src/watch/ring.rs",
     "kvsvr/src/watch/session",

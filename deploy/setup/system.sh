@@ -21,7 +21,7 @@ for need in "${needs[@]}"; do
 done
 
 if ! command -v cargo >/dev/null; then
-  echo "cargo is not installed: install Rust 1.90 or later first (https://rustup.rs)" >&2
+  echo "cargo is not installed: install Rust 1.91 or later first (https://rustup.rs)" >&2
   exit 1
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -110,5 +110,8 @@ impl Drill {
 }
 
 #[cfg(test)]
+#[path = "drill/golden_test.rs"]
+mod golden;
+#[cfg(test)]
 #[path = "drill/shipped_test.rs"]
-mod tests;
+mod shipped;

@@ -303,9 +303,12 @@ fn unfinished(stage: &Stage, knobs: &Knobs) -> Option<String> {
 }
 
 fn operations(stage: &Stage) -> u64 {
-    let crowd = stage.board.memory.lock().as_ref().map_or(0, |memory| {
-        memory.shakes.values().sum::<u64>() + memory.acked.len() as u64
-    });
+    let crowd = stage
+        .board
+        .memory
+        .lock()
+        .as_ref()
+        .map_or(0, |memory| memory.shakes.values().sum::<u64>() + memory.acked.len() as u64);
     stage.board.operations() + crowd
 }
 

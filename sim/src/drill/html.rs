@@ -134,22 +134,9 @@ pub fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::drill::story::tests::sample;
-
-    /// Compares with a file of `golden/`; `HONGBAO_BLESS=1` writes it anew.
-    pub fn golden(name: &str, text: &str) {
-        let path = format!("{}/src/drill/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-        if std::env::var_os("HONGBAO_BLESS").is_some() {
-            std::fs::write(&path, text).expect("a writable source tree");
-        }
-        let expected = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            text == expected,
-            "not what {path} says; look at it, and run with HONGBAO_BLESS=1 if it is right:\n{text}"
-        );
-    }
+    use crate::drill::golden::{golden, sample};
 
     #[test]
     fn the_report_is_as_it_always_was() {

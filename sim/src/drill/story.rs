@@ -219,85 +219,9 @@ impl Story {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::history::Moments;
-    use crate::history::operator::{OperatorCall, OperatorReply};
-    use crate::oracle::Findings;
-    use crate::schedule::Expect;
-
-    /// A drill with everything in it that a story can show.
-    pub fn sample(broken: bool) -> Story {
-        let text = include_str!("../../../deploy/drills/zone-kill.toml");
-        let drill = crate::drill::parse(text).expect("a shipped drill");
-        let (scene, end_ms) = (drill.scene(), 60_000);
-        let mut story = Story::new(&drill.title, &drill.about, drill.seed, &scene, &drill.resolve(), end_ms);
-        let slots = drill.setting.slots;
-        story.slots(
-            (1..)
-                .zip(slots.starts_ms())
-                .map(|(number, from_ms)| Band {
-                    name: format!("s{number}"),
-                    from_ms,
-                    to_ms: from_ms + slots.length_ms,
-                })
-                .collect(),
-        );
-        let mut moments = Moments::default();
-        let mut commands = OperatorHistory::default();
-        for (at_ms, verb, outcome) in [
-            (28_100, "failover", Outcome::Refused("<a guard> & a reason".to_owned())),
-            (
-                28_500,
-                "failover",
-                Outcome::Done(OperatorReply {
-                    changed: true,
-                    said: "zone b is failed over from slot 3 on".to_owned(),
-                }),
-            ),
-            (
-                44_000,
-                "restore",
-                Outcome::Done(OperatorReply {
-                    changed: true,
-                    said: "zone b has its files back from slot 5 on".to_owned(),
-                }),
-            ),
-        ] {
-            let call =
-                OperatorCall { line: format!("zone {verb} b --reason drill --yes"), expect: Expect::Any };
-            let id = commands.invoke(moments.next(at_ms), 0, None, call);
-            commands.finish(moments.next(at_ms + 50), id, outcome);
-        }
-        story.commands(&commands);
-        let claim = |at_ms, node: &str, home: &str, slot| Claim {
-            at_ms,
-            node: node.parse().expect("a node"),
-            home: home.parse().expect("a zone"),
-            slot,
-            file: 0,
-        };
-        story.claims = vec![
-            claim(4_900, "a1", "a", 0),
-            claim(4_910, "b1", "b", 0),
-            claim(38_000, "c1", "b", 3),
-            claim(38_020, "a1", "a", 3),
-        ];
-        story.tell(29_400, Who::System, "c1 leads group 0 in term 3".to_owned());
-        let mut minted = Findings::new("I1", "minted amounts and counts equal the budget");
-        minted.checked();
-        let mut lost = Findings::new("I7", "what was acknowledged is there");
-        lost.must(!broken, Some(moments.next(52_000)), || {
-            "message <m-17> was acknowledged & lost".to_owned()
-        });
-        story.verdicts(vec![
-            minted.verdict(|_| "1,508 records minted as ordered".to_owned()),
-            lost.verdict(|_| "312 acknowledged writes and messages are there".to_owned()),
-        ]);
-        story.faults = BTreeMap::from([("zone-down".to_owned(), 1), ("zone-up".to_owned(), 1)]);
-        story.replay = "hongbao drill replay zone-kill --seed 16".to_owned();
-        story
-    }
+    use crate::drill::golden::sample;
 
     #[test]
     fn a_story_without_verdicts_is_not_ok() {
@@ -313,7 +237,7 @@ pub(super) mod tests {
         let story = sample(true);
         assert!(story.timeline.is_sorted_by_key(|entry| entry.at_ms));
         let [shift] = story.shifts[..] else { panic!("one failover: {:?}", story.shifts) };
-        assert_eq!((shift.from_ms, shift.to_ms), (28_550, 44_050));
+        assert_eq!((shift.from_ms, shift.to_ms), (31_050, 44_050));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!            0 s            20 s           40 s
 //!   slot     .....|s1.....|s2......|s3.......|s4......|
 //!   zone a   ==========================================
-//!   zone b   ==================XXXXXXXXXXXXX===========
+//!   zone b   ==================#############===========
 //! ```
 //! Invariant: plain text, no colour and no control characters; a letter stands for the worst that was
 //! in its span of time.
@@ -105,7 +105,7 @@ fn picture(story: &Story, width: usize) -> String {
             lane(&mut out, "", &away);
         }
     }
-    out.push_str("          = up  ~ degraded  o island  X down  ^ files with the other zones\n");
+    out.push_str("          = up  ~ degraded  o island  # down  ^ files with the other zones\n");
     out
 }
 
@@ -114,7 +114,7 @@ fn letter(condition: Condition) -> char {
         Condition::Up => '=',
         Condition::Degraded => '~',
         Condition::Island => 'o',
-        Condition::Down => 'X',
+        Condition::Down => '#',
     }
 }
 
@@ -126,7 +126,7 @@ fn lane(out: &mut String, label: &str, letters: &[char]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drill::story::tests::sample;
+    use crate::drill::golden::{golden, sample};
 
     #[test]
     fn marks_stand_at_round_times() {
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_story_is_told_as_it_always_was() {
-        crate::drill::html::tests::golden("story.txt", &text(&sample(true), 60));
+        golden("story.txt", &text(&sample(true), 60));
     }
 
     #[test]
@@ -152,6 +152,6 @@ mod tests {
     fn a_short_outage_is_still_a_letter() {
         let mut story = sample(false);
         story.end_ms = 10_000_000;
-        assert!(text(&story, 20).contains('X'));
+        assert!(text(&story, 20).contains('#'));
     }
 }

@@ -81,11 +81,7 @@ pub struct Operator {
 }
 
 /// Carries out the schedule's commands, one after the other.
-pub async fn obey(
-    connected: Arc<Connected>,
-    board: Arc<Board>,
-    mut lines: mpsc::UnboundedReceiver<Typed>,
-) {
+pub async fn obey(connected: Arc<Connected>, board: Arc<Board>, mut lines: mpsc::UnboundedReceiver<Typed>) {
     while let Some(typed) = lines.recv().await {
         carry_out(&connected, &board, typed).await;
     }
@@ -217,11 +213,9 @@ impl Operator {
             tracing::info!(target: "sim::operator", %what, exit = ?failure.exit, %failure, "not yet");
             let worth_repeating = match failure.exit {
                 Exit::Unavailable | Exit::Refused | Exit::Conflict | Exit::Denied | Exit::Error => true,
-                Exit::Usage
-                | Exit::NotFound
-                | Exit::Unverified
-                | Exit::Unhealthy
-                | Exit::InvariantBroken => false,
+                Exit::Usage | Exit::NotFound | Exit::Unverified | Exit::Unhealthy | Exit::InvariantBroken => {
+                    false
+                }
             };
             if !worth_repeating {
                 return Err(Failure::new(failure.exit, format!("{what}: {failure}")));

@@ -27,8 +27,7 @@ struct Row {
 
 /// Tries them all.
 pub fn run(args: &MutantsArgs) -> Result<(), Failure> {
-    let chosen: Vec<Mutant> =
-        if args.only.is_empty() { Mutant::ALL.to_vec() } else { args.only.clone() };
+    let chosen: Vec<Mutant> = if args.only.is_empty() { Mutant::ALL.to_vec() } else { args.only.clone() };
     let next = AtomicUsize::new(0);
     let rows: Mutex<Vec<(usize, Result<Row, Failure>)>> = Mutex::default();
     std::thread::scope(|scope| {
