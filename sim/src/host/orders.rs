@@ -71,7 +71,8 @@ pub fn parse(line: &str) -> Result<Order, Failure> {
         ["deploy", "close"] => Ok(Order::Close),
         ["key", "revoke", text] => {
             let key = text.parse().ok().filter(|key| *key > 0);
-            let key = key.ok_or_else(|| Failure::new(Exit::Usage, format!("{text:?} is not a key number")))?;
+            let key =
+                key.ok_or_else(|| Failure::new(Exit::Usage, format!("{text:?} is not a key number")))?;
             Ok(Order::Revoke(KeyId(key)))
         }
         _ => Err(Failure::new(Exit::Usage, format!("{line:?} is not a command"))),
@@ -132,9 +133,14 @@ mod tests {
     #[test]
     fn a_line_is_read_as_the_command_line_reads_it() {
         let zone = |text: &str| text.parse::<ZoneId>().expect("a zone");
-        assert_eq!(parse("zone failover b --reason drill --yes").expect("a command"), Order::Failover(zone("b")));
+        assert_eq!(
+            parse("zone failover b --reason drill --yes").expect("a command"),
+            Order::Failover(zone("b"))
+        );
         assert_eq!(parse("zone restore c").expect("a command"), Order::Restore(zone("c")));
-        for wrong in ["zone failover bb", "zone failvoer b", "zone", "", "zone failover b --now", "key revoke 0"] {
+        for wrong in
+            ["zone failover bb", "zone failvoer b", "zone", "", "zone failover b --now", "key revoke 0"]
+        {
             assert_eq!(parse(wrong).expect_err("no command").exit, Exit::Usage, "{wrong:?}");
         }
     }

@@ -95,7 +95,8 @@ fn find(drill: &str) -> PathBuf {
 
 /// Reads a drill.
 pub fn read(path: &Path) -> Result<Drill, Failure> {
-    let text = std::fs::read_to_string(path).context(Exit::NotFound, format!("reading {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).context(Exit::NotFound, format!("reading {}", path.display()))?;
     parse(&text).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
         Failure::new(Exit::Usage, lines.join("\n"))
@@ -107,7 +108,9 @@ fn not_played(drill: &Drill) -> Vec<String> {
     let mut missing = Vec::new();
     for written in &drill.steps {
         let lacks = match &written.action {
-            Action::Operator { types, expect, .. } => *expect == Expect::Done && orders::parse(types).is_err(),
+            Action::Operator { types, expect, .. } => {
+                *expect == Expect::Done && orders::parse(types).is_err()
+            }
             action => !can_play(action),
         };
         if lacks {
@@ -124,7 +127,11 @@ fn list(dir: &Path, output: Format) -> Result<(), Failure> {
         match output {
             Format::Table => {
                 let missing = not_played(&drill);
-                let note = if missing.is_empty() { String::new() } else { format!(" (cannot be played yet: {})", missing.join(", ")) };
+                let note = if missing.is_empty() {
+                    String::new()
+                } else {
+                    format!(" (cannot be played yet: {})", missing.join(", "))
+                };
                 println!("{short:24} {}{note}", drill.title);
             }
             Format::Json => {
