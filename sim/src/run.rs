@@ -11,8 +11,8 @@
 //! Not here: making processes (main), what is judged how (judge.rs).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

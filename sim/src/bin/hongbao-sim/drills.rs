@@ -87,7 +87,8 @@ fn find(drill: &str) -> PathBuf {
 
 /// Reads a drill.
 pub fn read(path: &Path) -> Result<Drill, Failure> {
-    let text = std::fs::read_to_string(path).context(Exit::NotFound, format!("reading {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).context(Exit::NotFound, format!("reading {}", path.display()))?;
     parse(&text).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("{}: {error}", path.display())).collect();
         Failure::new(Exit::Usage, lines.join("\n"))
@@ -100,7 +101,9 @@ fn list(dir: &Path, output: Format) -> Result<(), Failure> {
         let drill = read(&dir.join(&name))?;
         match output {
             Format::Table => println!("{short:24} {}", drill.title),
-            Format::Json => println!("{}", json!({ "name": short, "title": drill.title, "seed": drill.seed })),
+            Format::Json => {
+                println!("{}", json!({ "name": short, "title": drill.title, "seed": drill.seed }))
+            }
         }
     }
     Ok(())
