@@ -129,16 +129,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         stage.orders.clone(),
         Arc::clone(&stage.board),
     );
-    let panics = catch_first_panic();
-    let driven = catch_unwind(AssertUnwindSafe(|| drive(&mut stage, &knobs, &mut nemesis)));
-    let ending = match driven {
-        Ok(ending) => ending,
-        Err(_) => Ending::Broke("a panic outside any host".to_owned()),
-    };
-    let ending = match panics.lock().take() {
-        Some(panic) => Ending::Broke(panic),
-        None => ending,
-    };
+    let ending = guarded(|| drive(&mut stage, &knobs, &mut nemesis));
     let simulated_ms = ms(stage.sim.elapsed());
     let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
     let must = |verdict: &&Verdict| match &options.drill {
@@ -249,6 +240,17 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
     };
     let derived = schedule::derive::derive(seed, &scene, FAULTS_FROM_MS, ABLE);
     (derived.mix.intensity.into_keys().collect(), derived.schedule)
+}
+
+/// Drives, and makes an ending of a panic.
+fn guarded(drive: impl FnOnce() -> Ending) -> Ending {
+    let panics = catch_first_panic();
+    let driven = catch_unwind(AssertUnwindSafe(drive));
+    match (panics.lock().take(), driven) {
+        (Some(panic), _) => Ending::Broke(panic),
+        (None, Ok(ending)) => ending,
+        (None, Err(_)) => Ending::Broke("a panic outside any host".to_owned()),
+    }
 }
 
 /// Steps the simulation through all phases.

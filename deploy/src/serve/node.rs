@@ -152,10 +152,8 @@ impl Running {
         let mut tasks = tasks.tasks;
         tasks.push(tokio::spawn(until(stopped.clone(), groups.kv.clone().run())));
         tasks.push(tokio::spawn(payments.run(stopped.clone())));
-        tasks.push(tokio::spawn(until(
-            stopped.clone(),
-            register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock)),
-        )));
+        let register = register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock));
+        tasks.push(tokio::spawn(until(stopped.clone(), register)));
         for other in cluster.nodes.iter().filter(|other| other.id != id) {
             let watching = Arc::clone(&observer).watch(Arc::clone(&doors.net), other.clone(), token.clone());
             tasks.push(tokio::spawn(until(stopped.clone(), watching)));

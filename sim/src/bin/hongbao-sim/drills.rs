@@ -10,7 +10,10 @@ use clap::{Args, Subcommand};
 use deploy::failure::{Context, Exit, Failure};
 use serde_json::json;
 use sim::drill::{Drill, html, parse, terminal};
+use sim::host::orders;
+use sim::nemesis::can_play;
 use sim::run::Summary;
+use sim::schedule::{Action, Expect};
 use world::disk::{Disk, RealDisk};
 
 use super::{Format, What, children};
@@ -58,6 +61,11 @@ pub fn run(args: DrillArgs) -> Result<(), Failure> {
         DrillCommand::Run { drill, seed, seeds, report } => {
             let path = find(&drill);
             let read = read(&path)?;
+            let missing = not_played(&read);
+            if !missing.is_empty() {
+                let message = format!("{drill} cannot be played yet: no player for {}", missing.join(", "));
+                return Err(Failure::new(Exit::Refused, message));
+            }
             let first = seed.unwrap_or(read.seed);
             let mut broken = Vec::new();
             for seed in first..first.saturating_add(seeds) {
@@ -95,14 +103,40 @@ pub fn read(path: &Path) -> Result<Drill, Failure> {
     })
 }
 
+/// What the drill asks for that the simulator cannot do.
+fn not_played(drill: &Drill) -> Vec<String> {
+    let mut missing = Vec::new();
+    for written in &drill.steps {
+        let lacks = match &written.action {
+            Action::Operator { types, expect, .. } => {
+                *expect == Expect::Done && orders::parse(types).is_err()
+            }
+            action => !can_play(action),
+        };
+        if lacks {
+            missing.push(format!("{} (line {})", written.action.name(), written.line));
+        }
+    }
+    missing
+}
+
 fn list(dir: &Path, output: Format) -> Result<(), Failure> {
     for name in RealDisk.list(dir).context(Exit::NotFound, format!("looking into {}", dir.display()))? {
         let Some(short) = name.strip_suffix(".toml") else { continue };
         let drill = read(&dir.join(&name))?;
         match output {
-            Format::Table => println!("{short:24} {}", drill.title),
+            Format::Table => {
+                let missing = not_played(&drill);
+                let note = if missing.is_empty() {
+                    String::new()
+                } else {
+                    format!(" (cannot be played yet: {})", missing.join(", "))
+                };
+                println!("{short:24} {}{note}", drill.title);
+            }
             Format::Json => {
-                println!("{}", json!({ "name": short, "title": drill.title, "seed": drill.seed }))
+                let row = json!({ "name": short, "title": drill.title, "seed": drill.seed, "not_played": not_played(&drill) });
+                println!("{row}");
             }
         }
     }
