@@ -53,3 +53,13 @@ fn a_drill_at_a_slot_boundary_begins_just_before_it() {
     let (first, slots) = (&drill.resolve().steps[0], drill.scene().slots_ms);
     assert_eq!(first.at_ms + 100, slots[1]);
 }
+
+#[test]
+fn the_example_in_the_documentation_is_a_drill() {
+    let page = include_str!("../../../docs/simulation/drills.md");
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let drill = parse(example.expect("an example")).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    // It spells the defaults out.
+    let bare = parse("title = \"T\"\n[[step]]\nat = \"0 s\"\naction = \"heal-all\"\n").expect("a drill");
+    assert_eq!(drill.setting, bare.setting);
+}

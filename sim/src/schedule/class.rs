@@ -292,6 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_faults_names_each_class_in_its_rows_and_every_action() {
+        let table = include_str!("../../../docs/simulation/faults.md");
+        let row = |number: u8| {
+            let head = format!("| {number} |");
+            table.lines().find(|line| line.starts_with(&head)).unwrap_or_else(|| panic!("no row {number}"))
+        };
+        for class in Class::ALL {
+            for number in class.rows() {
+                assert!(row(*number).contains(&format!("`{class}`")), "row {number} does not name {class}");
+            }
+        }
+        for name in Action::NAMES {
+            assert!(table.contains(&format!("`{name}`")), "{name} is not in the table");
+        }
+        (1..=35).for_each(|number| assert!(row(number).matches('|').count() == 6, "row {number}"));
+    }
+
+    #[test]
     fn every_row_a_class_names_is_in_the_fault_table() {
         for class in Class::ALL {
             assert!(!class.rows().is_empty());
