@@ -33,6 +33,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "ticket/src/",
     "kvsvr/src/machine/",
+    "kvsvr/src/lease/lessor",
+    "kvsvr/src/auth/token.rs",
     "kvsvr/src/watch/interests.rs",
     "kvsvr/src/watch/ring.rs",
     "kvsvr/src/watch/session",
@@ -49,6 +51,7 @@ const PURE: &[&str] = &[
     "sim/src/schedule",
     "sim/src/history",
     "sim/src/oracle",
+    "sim/src/drill",
 ];
 
 /// What a pure core must not name, and why.

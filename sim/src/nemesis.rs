@@ -345,7 +345,9 @@ impl Nemesis {
                 sites(self, nodes).iter().for_each(|site| site.clock.set_right());
                 true
             }
-            Action::Elect { node, group } => self.push(*node, Push::Elect(group.and_then(|number| self.group(number)))),
+            Action::Elect { node, group } => {
+                self.push(*node, Push::Elect(group.and_then(|number| self.group(number))))
+            }
             Action::TransferLeader { group, to } => {
                 let leading = self.group(*group).and_then(|group| Some((group, self.leader_of(group)?)));
                 leading.is_some_and(|(group, leader)| {
@@ -393,9 +395,7 @@ impl Nemesis {
         let lost = match power {
             None => site.cut_power(&mut |n| n - 1),
             Some(Tail::Lost) => site.cut_power(&mut |_| 0),
-            Some(Tail::Prefix | Tail::Torn) => {
-                site.cut_power(&mut |n| self.chance.random_range(0..n))
-            }
+            Some(Tail::Prefix | Tail::Torn) => site.cut_power(&mut |n| self.chance.random_range(0..n)),
         };
         sim.crash(site.name());
         self.down.insert(node);

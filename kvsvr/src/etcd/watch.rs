@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future, stream};
 use tokio::sync::{mpsc, oneshot, watch as signal};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
@@ -24,10 +25,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::leader::LeaderMonitor;
 use super::{Identity, leader_wanted};
+use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
 use crate::limits::{MESSAGE_BYTES_MAX, WATCH_PROGRESS_INTERVAL, WATCH_RESPONSES_QUEUED_MAX};
 use crate::outcome::CallError;
-use crate::watch::{Hub, Session, Span, Subscription};
+use crate::watch::{Hub, Session, Span, Subscription, refused};
 use crate::wire::etcdserverpb::watch_request::RequestUnion;
 use crate::wire::etcdserverpb::watch_server::Watch;
 use crate::wire::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
@@ -44,6 +46,7 @@ pub struct WatchService {
     leader: Arc<LeaderMonitor>,
     stopping: signal::Sender<bool>,
     progress_interval: Duration,
+    desk: Option<AuthDesk>,
 }
 
 /// Why a stream's task ends: with a status for the client, or because it is gone.
@@ -62,6 +65,7 @@ struct Driver<R> {
     leader: Option<signal::Receiver<bool>>,
     stopping: signal::Receiver<bool>,
     service: WatchService,
+    metadata: MetadataMap,
     ticks: Interval,
 }
 
@@ -69,7 +73,22 @@ impl WatchService {
     /// A service over the member behind `port`. Its streams end when `stopping` turns true.
     pub fn new(port: ControlPort, identity: Identity, stopping: signal::Sender<bool>) -> WatchService {
         let (hub, leader) = (Hub::new(port.shared_group()), LeaderMonitor::new(port.shared_group()));
-        WatchService { port, identity, hub, leader, stopping, progress_interval: WATCH_PROGRESS_INTERVAL }
+        WatchService {
+            port,
+            identity,
+            hub,
+            leader,
+            stopping,
+            progress_interval: WATCH_PROGRESS_INTERVAL,
+            desk: None,
+        }
+    }
+
+    /// The same, for whom this desk finds to be allowed.
+    #[must_use]
+    pub(crate) fn guarded_by(mut self, desk: AuthDesk) -> WatchService {
+        self.desk = Some(desk);
+        self
     }
 
     /// The same, telling progress this often.
@@ -107,6 +126,7 @@ impl WatchService {
             leader,
             stopping: self.stopping.subscribe(),
             service: self.clone(),
+            metadata: metadata.clone(),
             ticks,
         };
         tokio::spawn(async move {
@@ -239,6 +259,11 @@ where
     }
 
     async fn create(&mut self, request: &WatchCreateRequest) -> Result<(), End> {
+        if let Err(status) = self.check(request) {
+            let reason = format!("rpc error: code = {:?} desc = {}", status.code(), status.message());
+            let response = refused(self.newest()?, &reason);
+            return self.send(response).await;
+        }
         let span = Span::of_watch(&request.key, &request.range_end);
         // Registered before the revision is read: what happens after that revision is heard of.
         if let Some(span) = &span {
@@ -250,6 +275,12 @@ where
             self.subscription.unregister(span);
         }
         self.send(response).await
+    }
+
+    fn check(&self, request: &WatchCreateRequest) -> Result<(), Status> {
+        let Some(desk) = &self.service.desk else { return Ok(()) };
+        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
+        desk.check(&self.metadata, |access| access.check_read(&key, &request.range_end)).map(|_| ())
     }
 
     fn newest(&self) -> Result<i64, End> {

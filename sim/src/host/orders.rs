@@ -64,9 +64,12 @@ pub async fn carry_out(connected: &Connected, board: &Arc<Board>, typed: Typed) 
     let outcome = match send(connected, &typed.line).await {
         Ok(reply) => Outcome::Done(reply),
         Err(failure) => match failure.exit {
-            Exit::Usage | Exit::NotFound | Exit::Conflict | Exit::Denied | Exit::Refused | Exit::Unverified => {
-                Outcome::Refused(failure.message)
-            }
+            Exit::Usage
+            | Exit::NotFound
+            | Exit::Conflict
+            | Exit::Denied
+            | Exit::Refused
+            | Exit::Unverified => Outcome::Refused(failure.message),
             _ => Outcome::Unknown,
         },
     };
