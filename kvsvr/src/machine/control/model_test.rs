@@ -16,7 +16,7 @@ use crate::machine::control::check;
 use crate::machine::encode_command;
 use crate::refusal::Refusal;
 use crate::testing::LocalMachine;
-use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::wire::etcdserverpb::compare::{CompareTarget, TargetUnion};
 use crate::wire::etcdserverpb::request_op::Request;
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::*;
