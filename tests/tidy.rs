@@ -51,6 +51,7 @@ const PURE: &[&str] = &[
     "sim/src/schedule",
     "sim/src/history",
     "sim/src/oracle",
+    "sim/src/drill",
 ];
 
 /// What a pure core must not name, and why.

@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::courier::Courier;
+use super::leader_wanted;
 use crate::control_port::{Answer, Call, Readers, answer};
 use crate::outcome::CallError;
 use crate::wire::etcdserverpb::kv_server::Kv;
@@ -29,7 +30,16 @@ impl KvService {
         KvService { courier }
     }
 
+    /// A client may ask not to be served at all by a member that knows of no leader.
+    fn check_leader(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        if leader_wanted(metadata) && self.courier.port.group().standing().leader.is_none() {
+            return Err(CallError::NotLeader { hint: None }.status());
+        }
+        Ok(())
+    }
+
     async fn serve(&self, metadata: &MetadataMap, call: Call) -> Result<Answer, Status> {
+        self.check_leader(metadata)?;
         let author = self.courier.desk.author(metadata)?;
         let mut answer = if call.writes() {
             let reply = self.courier.propose(call.into_command(&author)).await?;

@@ -37,6 +37,7 @@ pub(crate) use recipes::Tools;
 pub use recipes::{ElectionService, LockService};
 pub use watch::{Responses, WatchService};
 
+use tonic::metadata::MetadataMap;
 use world::NodeId;
 
 use crate::control_port::ControlPort;
@@ -72,6 +73,14 @@ impl Identity {
         header.member_id = member_id(self.node);
         header.raft_term = port.group().standing().term;
     }
+}
+
+/// Metadata of a client that wants nothing from a member without a leader, be it an answer or the
+/// rest of a stream.
+const LEADER_WANTED_KEY: &str = "hasleader";
+
+fn leader_wanted(metadata: &MetadataMap) -> bool {
+    metadata.get(LEADER_WANTED_KEY).is_some_and(|value| value.as_bytes() == b"true")
 }
 
 /// A node's number as an etcd member id.

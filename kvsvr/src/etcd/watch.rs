@@ -23,8 +23,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Identity;
 use super::leader::LeaderMonitor;
+use super::{Identity, leader_wanted};
 use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
 use crate::limits::{MESSAGE_BYTES_MAX, WATCH_PROGRESS_INTERVAL, WATCH_RESPONSES_QUEUED_MAX};
@@ -33,9 +33,6 @@ use crate::watch::{Hub, Session, Span, Subscription, refused};
 use crate::wire::etcdserverpb::watch_request::RequestUnion;
 use crate::wire::etcdserverpb::watch_server::Watch;
 use crate::wire::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
-
-/// Metadata of a client that wants its stream to end when there is no leader.
-const LEADER_WANTED_KEY: &str = "hasleader";
 
 /// What a client of a watch hears.
 pub type Responses = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
@@ -109,9 +106,9 @@ impl WatchService {
     where
         R: Stream<Item = Result<WatchRequest, Status>> + Send + Unpin + 'static,
     {
-        let leader = match metadata.get(LEADER_WANTED_KEY).map(|value| value.as_bytes()) {
-            Some(b"true") => Some(self.leader.follow().ok_or_else(no_leader)?),
-            _ => None,
+        let leader = match leader_wanted(metadata) {
+            true => Some(self.leader.follow().ok_or_else(no_leader)?),
+            false => None,
         };
         let subscription = self.hub.subscribe().map_err(storage)?;
         let seen = subscription.take().map_err(storage)?.head;
@@ -173,7 +170,7 @@ where
         loop {
             self.go_live().await?;
             self.catch_up().await?;
-            if let Some(response) = self.session.progress() {
+            while let Some(response) = self.session.progress() {
                 self.send(response).await?;
             }
             if let Some(revision) = self.session.progress_asked() {
