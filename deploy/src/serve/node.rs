@@ -150,7 +150,6 @@ impl Running {
         tasks.serve_http(&node.edge, access::edge::router(edge)).await?;
         tasks.serve_http(&node.admin, admin::router(admin)).await?;
         let mut tasks = tasks.tasks;
-        tasks.push(tokio::spawn(until(stopped.clone(), groups.kv.clone().run())));
         tasks.push(tokio::spawn(payments.run(stopped.clone())));
         let register = register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock));
         tasks.push(tokio::spawn(until(stopped.clone(), register)));
@@ -344,6 +343,7 @@ impl Tasks {
     }
 
     async fn serve_etcd(&mut self, address: &str, kv: &KvServer) -> Result<(), Failure> {
+        self.tasks.push(tokio::spawn(until(self.stopped.clone(), kv.clone().run())));
         // Probes and Prometheus speak HTTP/1.
         let server = world::net::server().accept_http1(true);
         self.serve_grpc(address, server, kv.etcd_routes()).await
