@@ -22,9 +22,10 @@ use tokio::sync::{Notify, oneshot};
 use crate::error::ReadError;
 use crate::limits::READERS_WAITING_MAX;
 use crate::machine::Machine;
+use crate::member_id::MemberId;
 use crate::state::StateStore;
 use crate::status::Counters;
-use crate::types::{TypeConfig, node_id};
+use crate::types::TypeConfig;
 
 type Reader = oneshot::Sender<Result<(), ReadError>>;
 
@@ -98,7 +99,7 @@ impl ReadGate {
 fn read_error(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> ReadError {
     match error {
         RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
-            ReadError::NotLeader { hint: forward.leader_id.and_then(node_id) }
+            ReadError::NotLeader { hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node) }
         }
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(error)) => {
             ReadError::Unavailable(error.to_string())

@@ -7,6 +7,7 @@
 
 mod deploy;
 mod dev;
+mod kv;
 pub mod money;
 mod packet;
 pub mod plan;
@@ -60,6 +61,9 @@ enum Command {
     Deploy(deploy::DeployCommand),
     /// Show zones, leaders, slots and the queue
     Status(target::Target),
+    /// Operate the members of KV and queue
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
     /// Operate zones
     #[command(subcommand)]
     Zone(zone::ZoneCommand),
@@ -132,6 +136,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Plan(command) => plan::run(command, format),
         Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
+        Command::Kv(command) => Box::pin(kv::run(command, format)).await,
         Command::Zone(command) => zone::run(command, format).await,
         Command::Slot(command) => status::run_slots(command, format).await,
         Command::Reconcile(command) => Box::pin(money::reconcile(command, format)).await,

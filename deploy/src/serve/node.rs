@@ -22,6 +22,7 @@ use queue::partition::{Partition, PartitionConfig};
 use replica::config::ReplicaConfig;
 use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::host::{Engines, Host, HostConfig};
+use replica::identity;
 use replica::log::LogWriter;
 use ticket::control::{self, FORMAT, ZoneRecord, ZoneState};
 use ticket::id::SlotNo;
@@ -129,6 +130,7 @@ impl Running {
             store,
             observer: Arc::clone(&observer),
             token: token.clone(),
+            host: Arc::clone(&host),
             report: Box::new(move || readiness.report()),
         });
 
@@ -189,8 +191,8 @@ fn open_engines(data_dir: &Path) -> Result<(Engines, LogWriter), Failure> {
         RocksEngine::open(&path, mode, Memory::default())
             .context(Exit::Error, format!("opening {}", path.display()))
     };
-    let log = open("log-db", Mode::Log)?;
-    let state = open("state-db", Mode::State)?;
+    let log = open(identity::LOG_DIR, Mode::Log)?;
+    let state = open(identity::STATE_DIR, Mode::State)?;
     let writer = LogWriter::start_thread(log.clone()).context(Exit::Error, "starting the log writer")?;
     Ok((Engines { log, log_writer: writer.clone(), state }, writer))
 }
@@ -202,7 +204,11 @@ fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) ->
         election_max_ms: cluster.raft.election_max_ms,
         ..ReplicaConfig::default()
     };
-    let config = HostConfig { node: id, replica };
+    let data_dir = &cluster.node(id)?.data_dir;
+    let (log, state) = (&*engines.log, &*engines.state);
+    let identity = identity::settle(&*doors.disk, data_dir, cluster.disk_mark(), id, log, state)
+        .context(Exit::Refused, "this node does not start on its data directory")?;
+    let config = HostConfig { identity, replica };
     Host::start(config, Arc::clone(&doors.net), Arc::clone(&doors.clock), engines)
         .context(Exit::Error, "starting the host")
 }

@@ -17,11 +17,13 @@
 //! Not here: what entries mean, when to purge (openraft decides, `StateStore` limits).
 
 mod keys;
+mod promise;
 mod reader;
 mod store;
 mod tail;
 mod writer;
 
+pub(crate) use promise::Promise;
 pub use reader::LogReader;
 pub use store::LogStore;
 pub use writer::{LogWriter, Pause, WriterStats};

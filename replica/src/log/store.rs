@@ -27,6 +27,7 @@ use world::GroupId;
 use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
 use crate::log::keys::{self, Kind};
+use crate::log::promise::Promise;
 use crate::log::reader::{self, LogReader, Shared};
 use crate::log::tail::Tail;
 use crate::log::writer::{Done, DurableNext, LogWriter};
@@ -65,6 +66,17 @@ impl LogStore {
     pub fn guarded_by(mut self, flushed_next: FlushedNext) -> LogStore {
         self.flushed_next = Some(flushed_next);
         self
+    }
+
+    /// The group's promise, which is kept beside its log.
+    pub(crate) fn promise(&self) -> Promise {
+        Promise::new(self.shared.group, Arc::clone(&self.shared.engine), self.writer.clone())
+    }
+
+    /// Index of the last entry that was purged, and of the last one there is.
+    pub(crate) fn ends(&self) -> (Option<LogId>, Option<LogId>) {
+        let tail = self.shared.tail.lock();
+        (tail.purged, tail.last)
     }
 
     /// Changes how many bytes of durable entries stay in memory.

@@ -7,6 +7,7 @@
 //!   kind 1  head        pb::StateHead          with every apply: generation, applied, now
 //!   kind 2  membership  pb::StoredMembership   when it changes
 //!   kind 3  snapshot    pb::LogId              the last snapshot that was reported
+//!   kind 4  received    pb::LogId              the last snapshot that was received
 //! ```
 //!
 //! Invariant: exactly one generation is in force, the one the head names; every other one is
@@ -29,6 +30,7 @@ pub(super) enum Kind {
     Head = 1,
     Membership = 2,
     Snapshot = 3,
+    Received = 4,
 }
 
 /// The key of a value about the group.
@@ -65,6 +67,7 @@ mod tests {
         assert_eq!(about(group, Kind::Head).as_ref(), [0, 0, 1, 2, 0, 0, 0, 0, 1]);
         assert_eq!(about(group, Kind::Membership).as_ref(), [0, 0, 1, 2, 0, 0, 0, 0, 2]);
         assert_eq!(about(group, Kind::Snapshot).as_ref(), [0, 0, 1, 2, 0, 0, 0, 0, 3]);
+        assert_eq!(about(group, Kind::Received).as_ref(), [0, 0, 1, 2, 0, 0, 0, 0, 4]);
         assert_eq!(state(group, 7).as_ref(), [0, 0, 1, 2, 0, 0, 0, 7]);
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Core<M> {
     pub(super) live: RwLock<Live<M>>,
     pub(super) flushed_next: FlushedNext,
     pub(super) current: Mutex<Option<Current>>,
+    /// The last snapshot that had been received when the state was opened.
+    received: Option<LogId>,
     generation_next: AtomicU32,
 }
 
@@ -100,6 +102,7 @@ impl<M: Machine> Core<M> {
         flushed_next.raise(live.applied.as_ref());
         // All of what survived is durable, so it is itself a snapshot, at least as new as the one
         // that was reported before the restart.
+        let received: Option<pb::LogId> = load(&*engine, group, Kind::Received)?;
         let reported: Option<pb::LogId> = load(&*engine, group, Kind::Snapshot)?;
         let current = reported
             .map(|_| Current { meta: live.meta(), data: OutgoingSnapshot::pin(&*engine, group, &live) });
@@ -108,6 +111,7 @@ impl<M: Machine> Core<M> {
             engine,
             flushed_next,
             current: Mutex::new(current),
+            received: received.as_ref().map(codec::log_id_from_pb),
             generation_next: AtomicU32::new(live.generation + 1),
             live: RwLock::new(live),
         })
@@ -158,6 +162,12 @@ impl<M: Machine> StateHandle<M> {
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
         self.core.live.read().applied
+    }
+
+    /// The last snapshot that had been received when the state was opened.
+    #[must_use]
+    pub(crate) fn received(&self) -> Option<LogId> {
+        self.core.received
     }
 
     /// The largest clock of any applied proposal.

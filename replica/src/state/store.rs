@@ -68,11 +68,12 @@ impl<M: Machine> StateStore<M> {
         let old_generation = live.generation;
         assert!(generation != old_generation, "a snapshot is received beside the state");
         let now = live.now.max(UnixMs(now_ms));
-        let mut batch = Batch::with_capacity(3);
+        let mut batch = Batch::with_capacity(4);
         put_head(&mut batch, core.group, generation, meta.last_log_id, now);
         let membership = codec::stored_membership_to_pb(&meta.last_membership);
         batch.put(keys::about(core.group, Kind::Membership), codec::store(&membership));
-        put_reported(&mut batch, core.group, meta);
+        put_snapshot(&mut batch, core.group, Kind::Snapshot, meta);
+        put_snapshot(&mut batch, core.group, Kind::Received, meta);
         core.engine.write_durable(batch)?;
         staged.into_installed();
         live.generation = generation;
@@ -170,7 +171,7 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for StateBuilder<M> {
         let core = &*self.core;
         // Written before the flush: when the record survives, so does everything applied before.
         let mut batch = Batch::with_capacity(1);
-        put_reported(&mut batch, core.group, &self.meta);
+        put_snapshot(&mut batch, core.group, Kind::Snapshot, &self.meta);
         core.engine.write(batch)?;
         core.engine.flush()?;
         core.flushed_next.raise(self.meta.last_log_id.as_ref());
@@ -179,10 +180,10 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for StateBuilder<M> {
     }
 }
 
-/// Records that a snapshot was reported. A snapshot of nothing leaves no record.
-fn put_reported(batch: &mut Batch, group: GroupId, meta: &SnapshotMeta) {
+/// Records what a snapshot covers. A snapshot of nothing leaves no record.
+fn put_snapshot(batch: &mut Batch, group: GroupId, kind: Kind, meta: &SnapshotMeta) {
     if let Some(id) = &meta.last_log_id {
         let stored: Bytes = codec::store(&codec::log_id_to_pb(id));
-        batch.put(keys::about(group, Kind::Snapshot), stored);
+        batch.put(keys::about(group, kind), stored);
     }
 }
