@@ -30,13 +30,14 @@ use crate::batcher::Batcher;
 use crate::config::ReplicaConfig;
 use crate::engine::View;
 use crate::error::{ProposeError, ReadError};
-use crate::log::Promise;
+use crate::log::{LogExtent, Promise};
 use crate::machine::Machine;
 use crate::member_id::MemberId;
 use crate::members;
 use crate::network::link::Links;
 use crate::network::service::Acquaintance;
 use crate::reads::ReadGate;
+use crate::retention;
 use crate::state::{StateHandle, StateStore};
 use crate::status::{Counters, GroupStatus, MemberStatus};
 use crate::types::{LogId, Peer, TypeConfig};
@@ -69,12 +70,13 @@ pub(crate) struct Parts<M: Machine> {
     pub(crate) state: StateHandle<M>,
     pub(crate) links: Arc<Links>,
     pub(crate) promise: Promise,
+    pub(crate) extent: LogExtent,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl<M: Machine> Group<M> {
     pub(crate) fn start(parts: Parts<M>) -> Arc<Group<M>> {
-        let Parts { id, own, preferred, config, raft, state, links, promise, clock } = parts;
+        let Parts { id, own, preferred, config, raft, state, links, promise, extent, clock } = parts;
         let counters = Arc::new(Counters::default());
         let batcher = Batcher::new(Arc::clone(&counters));
         let gate = ReadGate::new(Arc::clone(&counters));
@@ -85,6 +87,7 @@ impl<M: Machine> Group<M> {
         let tasks = vec![
             tokio::spawn(Arc::clone(&batcher).run(raft.clone(), clock)),
             tokio::spawn(Arc::clone(&gate).run(raft.clone(), config.read_deadline)),
+            tokio::spawn(retention::run(raft.clone(), extent, config.clone())),
             tokio::spawn(follow(Arc::clone(&reporter), raft.metrics(), reports)),
         ];
         let tasks = Mutex::new(tasks);

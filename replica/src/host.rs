@@ -74,8 +74,21 @@ pub enum HostError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Storage could not be read.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
+    #[error("{group}: {error}")]
+    Engine {
+        /// The group.
+        group: GroupId,
+        /// What the engine said.
+        error: EngineError,
+    },
+    /// What was read is not what was written.
+    #[error("{group}: {error}. {REPLACE}")]
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// What is wrong, and where.
+        error: EngineError,
+    },
     /// A group was added twice.
     #[error("{0} is on this host already")]
     Duplicate(GroupId),
@@ -174,12 +187,14 @@ impl Host {
         if self.groups.lock().contains_key(&id) {
             return Err(HostError::Duplicate(id));
         }
-        let state = StateStore::open(id, Arc::clone(&self.engines.state), machine)?;
+        let refused = |error| refused(id, error);
+        let state =
+            StateStore::open(id, Arc::clone(&self.engines.state), machine).map_err(refused)?;
         let handle = state.handle();
-        let log = LogStore::open(id, Arc::clone(&self.engines.log), self.engines.log_writer.clone())?
-            .guarded_by(handle.flushed_next());
-        check_ends(id, log.ends(), &handle)?;
-        let promise = log.promise();
+        let log = LogStore::open(id, Arc::clone(&self.engines.log), self.engines.log_writer.clone());
+        let log = log.map_err(refused)?.guarded_by(handle.flushed_next());
+        check_ends(log.ends(), &handle).map_err(refused)?;
+        let (promise, extent) = (log.promise(), log.extent());
         let factory = Factory { group: id, links: Arc::clone(&self.links) };
         let raft = Raft::new(self.own.member.raft_id(), Arc::clone(&self.raft), factory, log, state).await;
         let raft = raft.map_err(|fatal| stopped(id, &fatal))?;
@@ -192,6 +207,7 @@ impl Host {
             state: handle,
             links: Arc::clone(&self.links),
             promise,
+            extent,
             clock: Arc::clone(&self.clock),
         });
         self.registry.insert(id, Arc::clone(&group) as _);
@@ -335,17 +351,16 @@ fn check_members(
 }
 
 /// Whether log and state reach each other. Openraft would take a log that ends before the state for
-/// one that a snapshot has overtaken, and drop the promises that are missing.
+/// one that a snapshot has overtaken, and go on without the promises that are missing.
 fn check_ends<M: Machine>(
-    group: GroupId,
     (purged, last): (Option<LogId>, Option<LogId>),
     state: &StateHandle<M>,
 ) -> Result<(), EngineError> {
     let (applied, received) = (state.applied(), state.received());
     if applied < purged {
         return Err(EngineError::Corrupt(format!(
-            "{group}: the state ends at {} and the log begins after {}: {STATE_DIR} is an older copy, or a \
-             part of it is lost. {REPLACE}",
+            "the state ends at {} and the log begins after {}: {STATE_DIR} is an older copy, or a part of it \
+             is lost",
             at(applied),
             at(purged)
         )));
@@ -353,13 +368,20 @@ fn check_ends<M: Machine>(
     // A snapshot that was received takes the place of the log before it.
     if applied > last && applied != received {
         return Err(EngineError::Corrupt(format!(
-            "{group}: the log ends at {} although entries up to {} were applied: {LOG_DIR} is an older copy, \
-             or its end is lost. Votes and entries this node has promised may be missing. {REPLACE}",
+            "the log ends at {} although entries up to {} were applied: {LOG_DIR} is an older copy, or its \
+             end is lost, and with it votes and entries this node has promised",
             at(last),
             at(applied)
         )));
     }
     Ok(())
+}
+
+fn refused(group: GroupId, error: EngineError) -> HostError {
+    match error {
+        EngineError::Corrupt(_) => HostError::Damaged { group, error },
+        EngineError::Failed(_) => HostError::Engine { group, error },
+    }
 }
 
 fn at(id: Option<LogId>) -> String {

@@ -28,6 +28,7 @@ pub mod member_id;
 pub mod members;
 mod network;
 mod reads;
+mod retention;
 pub mod state;
 pub mod status;
 pub mod testing;

@@ -48,6 +48,8 @@ use kvsvr::api::{Compare, ControlOp, Kv};
 const HANDOVER_WITHIN: Duration = Duration::from_secs(3);
 /// How long it waits for what is under way.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether the members still run.
+const LOOK_AT_STORAGE_EVERY: Duration = Duration::from_millis(500);
 /// Pause before something that needs a quorum is tried again at the start.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -136,6 +138,7 @@ impl Running {
 
         let (stop, stopped) = watch::channel(false);
         let (fail, failures) = mpsc::channel(8);
+        let fail_storage = fail.clone();
         let mut tasks =
             Tasks { net: Arc::clone(&doors.net), stopped: stopped.clone(), fail, tasks: Vec::new() };
         tasks.serve_peers(&node.peers, &host, &groups).await?;
@@ -143,6 +146,7 @@ impl Running {
         tasks.serve_http(&node.edge, access::edge::router(edge)).await?;
         tasks.serve_http(&node.admin, admin::router(admin)).await?;
         let mut tasks = tasks.tasks;
+        tasks.push(tokio::spawn(until(stopped.clone(), watch_storage(Arc::clone(&host), fail_storage))));
         tasks.push(tokio::spawn(payments.run(stopped.clone())));
         tasks.push(tokio::spawn(until(
             stopped.clone(),
@@ -289,6 +293,21 @@ async fn register_zone(kv: Arc<dyn Kv>, id: NodeId, clock: Arc<dyn Clock>) {
             Err(error) => tracing::info!(%error, "the zone is not registered yet"),
         }
         tokio::time::sleep(TRY_AGAIN_AFTER).await;
+    }
+}
+
+/// Ends the node when one of its members has stopped: its storage failed, and what that holds is no
+/// longer known. Nothing is acknowledged any more by then; a start reads everything again.
+async fn watch_storage(host: Arc<Host>, fail: mpsc::Sender<Failure>) {
+    loop {
+        tokio::time::sleep(LOOK_AT_STORAGE_EVERY).await;
+        let stopped = host.status().into_iter().find_map(|group| Some((group.group, group.stopped?)));
+        if let Some((group, reason)) = stopped {
+            let message = format!("{} stopped: {reason}", group_name(group));
+            // Nobody listening means that the node is stopping.
+            let _ = fail.send(Failure::new(Exit::Error, message)).await;
+            return;
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use rocksdb::{
 };
 
 use crate::engine::{Batch, Engine, EngineError, Op, View, Visit};
+use crate::identity::REPLACE;
 
 /// What the instance holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,19 +257,14 @@ fn refusal(path: &Path, mode: Mode, error: &rocksdb::Error) -> EngineError {
 
 fn damage(path: &Path, mode: Mode, error_text: &str) -> EngineError {
     let path = path.display();
-    EngineError::Corrupt(match mode {
-        Mode::Log => format!(
-            "the Raft log in {path} is damaged ({error_text}). Entries or votes this node has \
-             acknowledged may be missing, so it must not rejoin with this log. Move {path} away, \
-             remove the node from its groups, and let it join again under a node id never used \
-             before; the other zones hold the data."
-        ),
-        Mode::State => format!(
-            "the state in {path} is damaged ({error_text}). Move {path} away together with the \
-             log beside it, remove the node from its groups, and let it join again under a node \
-             id never used before; it then receives a snapshot."
-        ),
-    })
+    let what = match mode {
+        Mode::Log => "the Raft log",
+        Mode::State => "the state",
+    };
+    EngineError::Corrupt(format!(
+        "{what} in {path} is damaged ({error_text}). What this node has acknowledged may be missing, so it \
+         must not go on with it. {REPLACE}"
+    ))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //!
 //! Not here: what entries mean, when to purge (openraft decides, `StateStore` limits).
 
+mod footprint;
 mod keys;
 mod promise;
 mod reader;
@@ -25,6 +26,7 @@ mod writer;
 
 pub(crate) use promise::Promise;
 pub use reader::LogReader;
+pub(crate) use store::LogExtent;
 pub use store::LogStore;
 pub use writer::{LogWriter, Pause, WriterStats};
 

@@ -19,6 +19,7 @@
 
 pub(crate) mod client;
 mod envelope;
+mod landing;
 pub(crate) mod link;
 pub(crate) mod meet;
 pub(crate) mod service;

@@ -21,7 +21,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest,
     VoteResponse,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,12 +29,13 @@ use tonic::{Request, Response, Status, Streaming};
 use world::GroupId;
 
 use super::envelope::{admit, admit_anybody};
+use super::landing::Landing;
 use super::snapshot;
 use super::wire::{
     append_from_pb, beat_to_pb, outcome_to_pb, transfer_from_pb, vote_request_from_pb, vote_response_to_pb,
 };
 use crate::codec::pb::peer_server::{Peer, PeerServer};
-use crate::codec::{CodecError, pb, vote_to_pb};
+use crate::codec::{CodecError, log_id_from_pb, pb, vote_to_pb};
 use crate::identity::Identity;
 use crate::limits::{APPEND_WINDOW_FRAMES, LINK_FRAMES_MAX, LINK_SESSIONS_MAX, MESSAGE_BYTES_MAX};
 use crate::member_id::MemberId;
@@ -82,13 +83,18 @@ pub(crate) struct Acquaintance {
 /// The groups on this host, for the service.
 pub(crate) struct Registry {
     groups: RwLock<BTreeMap<GroupId, Arc<dyn PeerHandler>>>,
+    landings: Mutex<BTreeMap<GroupId, Arc<Landing>>>,
     /// Turns true once, when the host stops; long streams end then.
     stopping: watch::Sender<bool>,
 }
 
 impl Registry {
     pub(crate) fn new() -> Arc<Registry> {
-        Arc::new(Registry { groups: RwLock::new(BTreeMap::new()), stopping: watch::channel(false).0 })
+        Arc::new(Registry {
+            groups: RwLock::new(BTreeMap::new()),
+            landings: Mutex::new(BTreeMap::new()),
+            stopping: watch::channel(false).0,
+        })
     }
 
     pub(crate) fn insert(&self, group: GroupId, handler: Arc<dyn PeerHandler>) {
@@ -100,12 +106,20 @@ impl Registry {
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         self.groups.write().clear();
+        self.landings.lock().clear();
     }
 
     pub(super) fn group(&self, group: u32) -> Result<Arc<dyn PeerHandler>, Status> {
         let group = GroupId(group);
         let found = self.groups.read().get(&group).map(Arc::clone);
         found.ok_or_else(|| Status::unavailable(format!("{group} is not served here")))
+    }
+}
+
+impl Registry {
+    /// Where snapshots of a group arrive.
+    pub(super) fn landing(&self, group: u32) -> Arc<Landing> {
+        Arc::clone(self.landings.lock().entry(GroupId(group)).or_default())
     }
 }
 
@@ -199,6 +213,19 @@ impl Peer for PeerService {
         let Acquaintance { formed, named, promised } = group.meet(asker, found).await.map_err(stopped)?;
         let (member, promised) = (self.own.member.raft_id(), promised.unwrap_or(0));
         Ok(Response::new(pb::MeetReply { member, formed, named, promised }))
+    }
+
+    async fn snapshot_kept(
+        &self,
+        request: Request<pb::SnapshotQuery>,
+    ) -> Result<Response<pb::SnapshotPosition>, Status> {
+        admit(&self.own, request.metadata())?;
+        let pb::SnapshotQuery { group, last } = request.into_inner();
+        self.registry.group(group)?;
+        let last = last.as_ref().map(log_id_from_pb);
+        let kept = self.registry.landing(group).kept(last).await?;
+        let position = kept.map(|(after, pairs)| pb::SnapshotPosition { after, pairs });
+        Ok(Response::new(position.unwrap_or_default()))
     }
 
     async fn snapshot(

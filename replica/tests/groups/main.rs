@@ -7,3 +7,4 @@ mod leadership;
 mod memnet;
 mod power;
 mod replication;
+mod snapshots;

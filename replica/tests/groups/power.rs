@@ -115,6 +115,9 @@ async fn write(groups: Arc<Mutex<Vec<Arc<Group<Chain>>>>>, ledger: Arc<Mutex<Led
         let outcome = leader.propose(Bytes::copy_from_slice(command.as_bytes())).await;
         if outcome.is_ok() {
             ledger.lock().acknowledged.insert(command);
+        } else {
+            // A paused clock goes on only when everybody waits.
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
@@ -192,17 +195,20 @@ fn cut(machine: &Machine, chance: &Chance) {
     }
 }
 
+fn machines(faults: Faults) -> Vec<Machine> {
+    let machine = |name| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (log, state) = (SimDisk::new(), SimDisk::new());
+        log.set_faults(faults);
+        Machine { name, dir, log, state }
+    };
+    NODES.map(machine).into()
+}
+
 /// Runs one seed; answers how many commands were acknowledged and how many batches the cuts took.
 fn run(seed: u64, faults: Faults) -> (usize, u64) {
     let chance: Chance = Arc::new(Mutex::new(Seed::from_number(seed).stream(0)));
-    let machines: Vec<Machine> = NODES
-        .map(|name| {
-            let dir = tempfile::tempdir().expect("a directory");
-            let (log, state) = (SimDisk::new(), SimDisk::new());
-            log.set_faults(faults);
-            Machine { name, dir, log, state }
-        })
-        .into();
+    let machines = machines(faults);
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     for life in 0..=LIVES {
         let when = format!("seed {seed}, life {life}");
@@ -218,10 +224,65 @@ fn run(seed: u64, faults: Faults) -> (usize, u64) {
     (acknowledged, taken)
 }
 
+/// A disk that fails, or fills up, in the middle of the load; the other two go on.
+async fn fail_one(machines: Vec<Machine>, faulty: usize, faults: Faults, expected: &'static str) {
+    let chance: Chance = Arc::new(Mutex::new(Seed::from_number(77).stream(0)));
+    let (net, ledger) = (MemNet::default(), Arc::new(Mutex::new(Ledger::default())));
+    let mut running = Vec::new();
+    for machine in &machines {
+        running.push(start(machine, &net, &chance).await);
+    }
+    let all: Vec<_> = running.iter().map(|running| Arc::clone(&running.group)).collect();
+    heal(&all, &ledger, "before the fault").await;
+    let groups = Arc::new(Mutex::new(all.clone()));
+    for _ in 0..WRITERS {
+        tokio::spawn(write(Arc::clone(&groups), Arc::clone(&ledger)));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    machines[faulty].log.set_faults(faults);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let stopped = all[faulty].status().stopped.expect("a member whose disk failed has stopped");
+    assert!(stopped.contains(expected), "it does not say why: {stopped}");
+    let refused = all[faulty].propose(Bytes::from_static(b"to a failed disk")).await;
+    assert!(refused.is_err(), "acknowledged on a failed disk");
+    let before = ledger.lock().acknowledged.len();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(ledger.lock().acknowledged.len() > before, "the others do not go on");
+    // With a sound disk again, or a new process over what is left, it catches up.
+    running[faulty].host.halt().await;
+    machines[faulty].log.set_faults(Faults::default());
+    cut(&machines[faulty], &chance);
+    let again = start(&machines[faulty], &net, &chance).await;
+    groups.lock()[faulty] = Arc::clone(&again.group);
+    let all = groups.lock().clone();
+    groups.lock().clear();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    heal(&all, &ledger, "after the fault").await;
+}
+
+fn check_fault(faulty: usize, faults: Faults, expected: &'static str) {
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    runtime.block_on(fail_one(machines(Faults::default()), faulty, faults, expected));
+}
+
+#[test]
+fn a_failed_sync_stops_its_member_says_why_and_the_others_go_on() {
+    for faulty in 0..3 {
+        check_fault(faulty, Faults { fail_next_sync: true, ..Faults::default() }, "input/output error");
+    }
+}
+
+#[test]
+fn a_full_disk_stops_its_member_says_why_and_the_others_go_on() {
+    for faulty in 0..3 {
+        check_fault(faulty, Faults { full_after_bytes: Some(0), ..Faults::default() }, "no space left");
+    }
+}
+
 fn seeds() -> std::ops::Range<u64> {
     let read = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = read("POWER_SEED").unwrap_or(0);
-    first..first + read("POWER_SEEDS").unwrap_or(12)
+    first..first + read("POWER_SEEDS").unwrap_or(4)
 }
 
 /// More: `POWER_SEED=1000 POWER_SEEDS=500 cargo nextest run -p replica --test power`.
@@ -231,11 +292,12 @@ fn no_acknowledged_write_is_lost_when_all_nodes_lose_power_at_once() {
     let seeds = seeds();
     for seed in seeds.clone() {
         let (more, lost) = run(seed, Faults::default());
+        println!("seed {seed}: {more} acknowledged, {lost} unsynced batches lost");
         acknowledged += more;
         taken += lost;
     }
     println!("seeds {seeds:?}: {acknowledged} acknowledged, {taken} unsynced batches lost in cuts");
-    assert!(acknowledged > 1_000, "only {acknowledged} writes: the cuts hit an idle cluster");
+    assert!(acknowledged > 500, "only {acknowledged} writes: the cuts hit an idle cluster");
     assert!(taken > 20, "the cuts took only {taken} batches: they prove nothing");
 }
 
