@@ -144,9 +144,9 @@ impl Batcher {
                 }
                 return;
             }
-            Some(Err(ClientWriteError::ForwardToLeader(forward))) => {
-                ProposeError::NotLeader { hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node) }
-            }
+            Some(Err(ClientWriteError::ForwardToLeader(forward))) => ProposeError::NotLeader {
+                hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node),
+            },
             Some(Err(error)) => ProposeError::Unknown(format!("leadership was lost: {error}")),
             None => ProposeError::Unknown("the replica stopped".to_owned()),
         };

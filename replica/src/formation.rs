@@ -8,7 +8,7 @@
 //!   others:    until the group reaches them, ask the same without wanting the promise
 //! ```
 //! From its first entry on a group knows its members by node *and disk*. Whoever comes back with
-//! another disk is none of them until an operator replaces the old one (docs/adr/0008).
+//! another disk is none of them until an operator replaces the old one (docs/adr/0012).
 //!
 //! Invariant: a group is formed only by a founder that every voter has promised it to, so at most
 //! once, whoever restarts, loses a disk or asks first. All voters must be there for it; afterwards a
@@ -102,14 +102,28 @@ pub(crate) struct Candidate<M: Machine> {
 }
 
 impl<M: Machine> Candidate<M> {
-    /// Forms the group or waits for it; ends when this member knows it.
+    /// Forms the group or waits for it, and then finds out, whenever there is no leader, whether
+    /// that is because this disk is a member no longer. Runs until the host stops.
     pub(crate) async fn run(self) {
         let id = self.group.id();
-        let found = self.founder == self.own.node;
+        self.enter().await;
         loop {
-            if self.group.is_formed() {
-                break;
+            if self.group.leader().is_some() {
+                self.obstacles.set(id, None);
+            } else if let Verdict::Not(stuck @ Obstacle::Stuck(_)) =
+                judge(self.own, &self.voters, false, &self.ask(false).await)
+            {
+                self.obstacles.set(id, Some(stuck));
             }
+            tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        }
+    }
+
+    /// Returns when this member knows the group.
+    async fn enter(&self) {
+        let id = self.group.id();
+        let found = self.founder == self.own.node;
+        while !self.group.is_formed() {
             let verdict = judge(self.own, &self.voters, found, &self.ask(found).await);
             let obstacle = match verdict {
                 Verdict::Form(members) => self.form(members).await.err().map(Obstacle::Stuck),
@@ -119,7 +133,6 @@ impl<M: Machine> Candidate<M> {
             self.obstacles.set(id, obstacle);
             tokio::time::sleep(if hurry { FOUND_AGAIN_AFTER } else { ASK_AGAIN_AFTER }).await;
         }
-        self.obstacles.set(id, None);
     }
 
     /// Asks all voters at once; this member answers for itself.
@@ -160,8 +173,8 @@ fn judge(
     let met = answers.values().filter_map(|answer| answer.as_ref().ok());
     if let Some(other) = met.clone().find(|met| met.knows.formed && !met.knows.named) {
         return Verdict::Not(Obstacle::Stuck(format!(
-            "this disk ({own}) is none of the group's members, as {} knows them: the group was formed \
-             with other disks. If this one replaces a lost one, run `hongbao kv member replace {}`",
+            "this disk ({own}) is none of the group's members, as {} knows them. If it takes the place of a \
+             lost one, run `hongbao kv member replace {}`; if it is an old one that was replaced, take it away",
             other.member, own.node
         )));
     }
@@ -175,7 +188,9 @@ fn judge(
     for (node, address) in voters {
         let met = match answers.get(node) {
             Some(Ok(met)) => met,
-            Some(Err(reason)) => return waiting(&format!("to be formed, every voter must be there: {reason}")),
+            Some(Err(reason)) => {
+                return waiting(&format!("to be formed, every voter must be there: {reason}"));
+            }
             None => return waiting(&format!("{node} was not asked")),
         };
         if met.member.node != *node {
@@ -261,7 +276,10 @@ mod tests {
     fn a_founder_whose_disk_is_new_forms_nothing_over_a_group_that_one_voter_still_knows() {
         let own = member("a1", 9);
         let mut answers = fresh(own);
-        answers.insert(member("b1", 2).node, Ok(Met { member: member("b1", 2), knows: knows(true, false, None) }));
+        answers.insert(
+            member("b1", 2).node,
+            Ok(Met { member: member("b1", 2), knows: knows(true, false, None) }),
+        );
         check(own, true, &answers, "stuck this disk (a1-000000000009) is none of the group's members");
         answers.insert(member("c1", 3).node, Err("silent".to_owned()));
         check(own, true, &answers, "stuck this disk");

@@ -268,14 +268,21 @@ impl<M: Machine> Group<M> {
     }
 
     /// What this member knows of the group, for `asker`; gives it the promise when it wants to found
-    /// the group and nobody knows the group here.
+    /// the group and nothing of the group is here. Asks Raft itself: what is published about it may
+    /// not be there yet when a member has just started.
     pub(crate) async fn acquaintance(&self, asker: MemberId, found: bool) -> Result<Acquaintance, String> {
-        if found && !self.is_formed() {
+        let blank = !self.raft.is_initialized().await.map_err(|fatal| fatal.to_string())?;
+        if found && blank {
             self.promise.give(asker.raft_id()).await.map_err(|error| error.to_string())?;
         }
         let promised = self.promise.given().map_err(|error| error.to_string())?;
-        let named = self.address(asker).is_some();
-        Ok(Acquaintance { formed: self.is_formed(), named, promised })
+        let known = self.raft.with_raft_state(move |state| {
+            let membership = state.membership_state.effective().membership();
+            let formed = membership.voter_ids().next().is_some();
+            (formed, membership.get_node(&asker.raft_id()).is_some())
+        });
+        let (formed, named) = known.await.map_err(|fatal| fatal.to_string())?;
+        Ok(Acquaintance { formed, named, promised })
     }
 
     /// Stops the member: refuses what is new, then stops Raft, then the tasks around it.

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use world::net::Net;
 use world::{Clock, GroupId, NodeId};
 
+use crate::change::ChangeError;
 use crate::codec::pb::peer_server::PeerServer;
 use crate::config::{ConfigError, ReplicaConfig};
 use crate::engine::{Engine, EngineError};
@@ -41,7 +42,6 @@ use crate::network::client::Factory;
 use crate::network::link::Links;
 use crate::network::meet::meet;
 use crate::network::service::{PeerService, Registry};
-use crate::change::ChangeError;
 use crate::state::{StateHandle, StateStore};
 use crate::status::GroupStatus;
 use crate::transfer::TransferError;
@@ -188,12 +188,12 @@ impl Host {
             return Err(HostError::Duplicate(id));
         }
         let refused = |error| refused(id, error);
-        let state =
-            StateStore::open(id, Arc::clone(&self.engines.state), machine).map_err(refused)?;
+        let state = StateStore::open(id, Arc::clone(&self.engines.state), machine).map_err(refused)?;
         let handle = state.handle();
         let log = LogStore::open(id, Arc::clone(&self.engines.log), self.engines.log_writer.clone());
         let log = log.map_err(refused)?.guarded_by(handle.flushed_next());
         check_ends(log.ends(), &handle).map_err(refused)?;
+        let state = state.beside(log.durable_next());
         let (promise, extent) = (log.promise(), log.extent());
         let factory = Factory { group: id, links: Arc::clone(&self.links) };
         let raft = Raft::new(self.own.member.raft_id(), Arc::clone(&self.raft), factory, log, state).await;
@@ -325,11 +325,7 @@ impl Host {
 }
 
 /// Whether these members can make a group.
-fn check_members(
-    group: GroupId,
-    voters: &[(NodeId, String)],
-    first_leader: NodeId,
-) -> Result<(), HostError> {
+fn check_members(group: GroupId, voters: &[(NodeId, String)], first_leader: NodeId) -> Result<(), HostError> {
     let wrong = |reason: String| Err(HostError::Members { group, reason });
     if group == HOST_GROUP {
         return wrong("this number stands for the host itself".to_owned());
@@ -356,7 +352,7 @@ fn check_ends<M: Machine>(
     (purged, last): (Option<LogId>, Option<LogId>),
     state: &StateHandle<M>,
 ) -> Result<(), EngineError> {
-    let (applied, received) = (state.applied(), state.received());
+    let applied = state.applied();
     if applied < purged {
         return Err(EngineError::Corrupt(format!(
             "the state ends at {} and the log begins after {}: {STATE_DIR} is an older copy, or a part of it \
@@ -365,13 +361,14 @@ fn check_ends<M: Machine>(
             at(purged)
         )));
     }
-    // A snapshot that was received takes the place of the log before it.
-    if applied > last && applied != received {
+    // Entries that others made durable may be applied before they are durable here, and a snapshot
+    // takes the place of the log before it: the state may be ahead, but not of what the log had.
+    if last.map_or(0, |last| last.index + 1) < state.logged_next() {
         return Err(EngineError::Corrupt(format!(
-            "the log ends at {} although entries up to {} were applied: {LOG_DIR} is an older copy, or its \
-             end is lost, and with it votes and entries this node has promised",
+            "the log ends at {} although it held all entries below {}: {LOG_DIR} is an older copy, or its end \
+             is lost, and with it votes and entries this node has promised",
             at(last),
-            at(applied)
+            state.logged_next()
         )));
     }
     Ok(())

@@ -98,9 +98,9 @@ impl ReadGate {
 
 fn read_error(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> ReadError {
     match error {
-        RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
-            ReadError::NotLeader { hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node) }
-        }
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => ReadError::NotLeader {
+            hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node),
+        },
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(error)) => {
             ReadError::Unavailable(error.to_string())
         }

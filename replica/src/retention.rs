@@ -57,7 +57,8 @@ pub(crate) async fn run<M: Machine>(
                 applied_next: next(&metrics.last_applied),
             }
         };
-        let wish = wish(standing, &config, |index| extent.bytes_from(index), |bytes| extent.first_within(bytes));
+        let wish =
+            wish(standing, &config, |index| extent.bytes_from(index), |bytes| extent.first_within(bytes));
         // One snapshot at a time: the next one is asked for when the last one is there.
         if wish.snapshot && asked_at != Some(standing.snapshot_next) {
             asked_at = Some(standing.snapshot_next);
@@ -81,8 +82,7 @@ fn wish(
     first_within: impl Fn(u64) -> u64,
 ) -> Wish {
     let Standing { purged_next, snapshot_next, applied_next } = standing;
-    let snapshot =
-        applied_next > snapshot_next && bytes_from(snapshot_next) >= config.snapshot_every_bytes;
+    let snapshot = applied_next > snapshot_next && bytes_from(snapshot_next) >= config.snapshot_every_bytes;
     let keep_from = first_within(config.keep_bytes).min(snapshot_next);
     let purge_upto = (keep_from > purged_next).then(|| keep_from - 1);
     Wish { snapshot, purge_upto }

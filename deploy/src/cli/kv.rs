@@ -28,6 +28,9 @@ use crate::serve::api::{GroupReplacement, MembersReport, ReplaceReport, ReplaceR
 /// Pause between two rounds of a replacement.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 
+/// A guard that refuses for so long will go on to.
+const REFUSED_FOR_GOOD_AFTER: Duration = Duration::from_secs(2);
+
 /// `hongbao kv`
 #[derive(Debug, Subcommand)]
 pub enum KvCommand {
@@ -118,11 +121,13 @@ async fn run_replace(replace: &Replace, format: Format) -> Result<(), Failure> {
     let report: MembersReport =
         connected.call(node, Method::GET, "/v1/members", Bytes::new()).await.map_err(|failure| {
             let cure = format!("start {} on an empty data directory first", node.id);
-            Failure::new(failure.exit, format!("{cure}: the disk that shall be a member must be there ({failure})"))
+            Failure::new(
+                failure.exit,
+                format!("{cure}: the disk that shall be a member must be there ({failure})"),
+            )
         })?;
     let mut round = Round { connected: &connected, replace, disk: &report.disk, groups: &report.groups };
-    let mut groups = round.ask(true).await?;
-    round.refused(&groups)?;
+    let mut groups = round.look().await?;
     let settled = groups.values().all(|group| group.step == "done");
     if !replace.dry_run && !settled {
         eprintln!(
@@ -183,6 +188,19 @@ impl Round<'_> {
         Ok(groups)
     }
 
+    /// What comes next in every group. A node that has just died is missed a moment later.
+    async fn look(&mut self) -> Result<BTreeMap<u32, GroupReplacement>, Failure> {
+        let started = Instant::now();
+        loop {
+            let groups = self.ask(true).await?;
+            match self.refused(&groups) {
+                Ok(()) => return Ok(groups),
+                Err(refused) if started.elapsed() > REFUSED_FOR_GOOD_AFTER => return Err(refused),
+                Err(_) => tokio::time::sleep(ROUND_PAUSE).await,
+            }
+        }
+    }
+
     fn refused(&self, groups: &BTreeMap<u32, GroupReplacement>) -> Result<(), Failure> {
         let refused: Vec<String> = groups
             .values()
@@ -212,7 +230,10 @@ impl Round<'_> {
                 self.refused(&groups)?;
                 let open = self.groups.iter().filter(|group| !done(group)).count();
                 let cure = "repeat the command to go on";
-                return Err(Failure::new(Exit::Unavailable, format!("{open} groups are not done yet; {cure}")));
+                return Err(Failure::new(
+                    Exit::Unavailable,
+                    format!("{open} groups are not done yet; {cure}"),
+                ));
             }
             tokio::time::sleep(ROUND_PAUSE).await;
         }

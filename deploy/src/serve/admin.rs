@@ -18,11 +18,11 @@ use world::net::Net;
 use world::{Clock, NodeId, ZoneId};
 
 use super::api::{
-    BuildReport, EventReport, MembersReport, NodeReport, ReplaceReport, ReplaceRequest, ZoneOutcome, ZoneRequest,
-    ZonesReport,
+    BuildReport, EventReport, MembersReport, NodeReport, ReplaceReport, ReplaceRequest, ZoneOutcome,
+    ZoneRequest, ZonesReport,
 };
-use super::{event, members};
 use super::observer::Observer;
+use super::{event, members};
 use crate::config::Cluster;
 use crate::failover::act;
 use crate::failure::{Exit, Failure};

@@ -86,7 +86,9 @@ fn replacement(group: GroupId, step: Result<Step, ChangeError>) -> GroupReplacem
         Ok(Step::AddLearner) => ("add_learner", "the new disk is added without a vote".to_owned()),
         Ok(Step::Wait { lag: Some(lag) }) => ("wait", format!("the new disk lacks {lag} entries")),
         Ok(Step::Wait { lag: None }) => ("wait", "the new disk has not answered yet".to_owned()),
-        Ok(Step::SetVoters(_)) => ("set_voters", "the new disk votes in the place of the lost one".to_owned()),
+        Ok(Step::SetVoters(_)) => {
+            ("set_voters", "the new disk votes in the place of the lost one".to_owned())
+        }
         Ok(Step::RemoveLearners(old)) => {
             let old: Vec<String> = old.iter().map(ToString::to_string).collect();
             ("remove_learners", format!("{} never voted and is removed", old.join(", ")))

@@ -228,10 +228,15 @@ fn walk(mut at: DBRawIterator<'_>, reverse: bool, visit: Visit<'_>) -> Result<()
 }
 
 fn engine_error(error: &rocksdb::Error) -> EngineError {
-    match error.kind() {
-        rocksdb::ErrorKind::Corruption => EngineError::Corrupt(error.to_string()),
-        _ => EngineError::Failed(error.to_string()),
-    }
+    let text = error.to_string();
+    if is_damage(error, &text) { EngineError::Corrupt(text) } else { EngineError::Failed(text) }
+}
+
+/// Besides the explicit kind: a file that the manifest knows and the directory lacks, or that is
+/// shorter than what was synced.
+fn is_damage(error: &rocksdb::Error, text: &str) -> bool {
+    error.kind() == rocksdb::ErrorKind::Corruption
+        || ["Corruption", "checksum mismatch", "No such file"].iter().any(|sign| text.contains(sign))
 }
 
 /// Whether `path` holds an instance without any write-ahead log file. RocksDB always keeps one, and
@@ -244,11 +249,7 @@ fn lost_its_wal(path: &Path) -> bool {
 
 fn refusal(path: &Path, mode: Mode, error: &rocksdb::Error) -> EngineError {
     let error_text = error.to_string();
-    // Besides the explicit kind: a WAL that the manifest knows and the directory lacks, or that is
-    // shorter than what was synced.
-    let damaged = error.kind() == rocksdb::ErrorKind::Corruption
-        || error_text.contains("Corruption")
-        || error_text.contains("checksum mismatch");
+    let damaged = is_damage(error, &error_text);
     if !damaged {
         return EngineError::Failed(format!("cannot open {}: {error_text}", path.display()));
     }

@@ -13,7 +13,7 @@
 //! of it. In doubt it refuses to start and says which part does not fit.
 //!
 //! Not here: what peers do about another disk (`network`), and a whole directory put back from a
-//! backup, which fits itself (docs/adr/0008).
+//! backup, which fits itself (docs/adr/0012).
 
 mod decide;
 mod mark;
@@ -165,8 +165,8 @@ fn load(disk: &dyn Disk, path: &Path) -> Result<Option<Kept>, IdentityError> {
     }
     let disk_no = DiskNo::parse(&document.disk)
         .ok_or_else(|| damaged(format!("disk {:?} is not 12 hex digits", document.disk)))?;
-    let consistent = document.starts > 0
-        && (document.marked == document.starts || document.marked + 1 == document.starts);
+    let consistent =
+        document.starts > 0 && (document.marked == document.starts || document.marked + 1 == document.starts);
     if !consistent {
         return Err(damaged(format!("{} starts, {} of them marked", document.starts, document.marked)));
     }

@@ -28,8 +28,11 @@ pub(crate) use promise::Promise;
 pub use reader::LogReader;
 pub(crate) use store::LogExtent;
 pub use store::LogStore;
+pub(crate) use writer::DurableNext;
 pub use writer::{LogWriter, Pause, WriterStats};
 
+#[cfg(test)]
+mod damage_test;
 #[cfg(test)]
 mod suite_test;
 #[cfg(test)]

@@ -74,6 +74,11 @@ impl LogStore {
         Promise::new(self.shared.group, Arc::clone(&self.shared.engine), self.writer.clone())
     }
 
+    /// Says below which index the log is durable.
+    pub(crate) fn durable_next(&self) -> DurableNext {
+        Arc::clone(&self.durable_next)
+    }
+
     /// Says how much of the disk the log takes.
     pub(crate) fn extent(&self) -> LogExtent {
         LogExtent { shared: Arc::clone(&self.shared) }

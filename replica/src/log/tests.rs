@@ -23,12 +23,12 @@ fn id(index: u64) -> LogId {
     LogId::new(LeaderId::new(1, 257), index)
 }
 
-fn entry(index: u64, text: &str) -> Entry {
+pub(super) fn entry(index: u64, text: &str) -> Entry {
     let proposal = Proposal::pack(index, [text.as_bytes()].into_iter());
     Entry { log_id: id(index), payload: EntryPayload::Normal(proposal) }
 }
 
-fn vote(term: u64) -> Vote {
+pub(super) fn vote(term: u64) -> Vote {
     Vote { leader_id: LeaderId::new(term, 257), committed: false }
 }
 

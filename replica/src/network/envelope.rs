@@ -104,7 +104,8 @@ mod tests {
     use crate::member_id::DiskNo;
 
     fn identity(cluster: &str, node: &str, disk: u64) -> Identity {
-        let member = MemberId { node: node.parse().expect("a node"), disk: DiskNo::new(disk).expect("48 bits") };
+        let member =
+            MemberId { node: node.parse().expect("a node"), disk: DiskNo::new(disk).expect("48 bits") };
         Identity { cluster: cluster.to_owned(), member, starts: 1 }
     }
 

@@ -106,6 +106,8 @@ pub(crate) struct Link {
 #[derive(Default)]
 struct Dial {
     stream: Option<AppendStream>,
+    /// When the last attempt ended.
+    tried: Option<Instant>,
     failed: Option<(Instant, String)>,
 }
 
@@ -170,32 +172,44 @@ impl Link {
         *known = refused;
     }
 
-    /// Opens a session, and the stream first when there is none.
+    /// Opens a session, and the stream first when there is none. Whoever comes soon after an attempt
+    /// waits: Raft tries again at once when a stream breaks or cannot be opened, and a peer that is
+    /// away, stopping or another one would be asked as fast as the processor can.
     ///
     /// # Errors
     /// Why the peer cannot be reached, for people.
     pub(crate) async fn open_session(&self) -> Result<Seat, String> {
         let session = self.next_session.fetch_add(1, Ordering::Relaxed);
-        let mut dial = self.dial.lock().await;
-        if let Some(seat) = dial.stream.as_ref().and_then(|stream| stream.seat(session)) {
-            return Ok(seat);
-        }
-        // All groups come here at once when a peer goes away: one dials, the others believe it.
-        if let Some((when, reason)) = &dial.failed
-            && when.elapsed() < LINK_RETRY_PAUSE
-        {
-            return Err(reason.clone());
-        }
-        match self.open_stream().await {
-            Ok(stream) => {
+        let arrived = Instant::now();
+        loop {
+            let mut dial = self.dial.lock().await;
+            if let Some(seat) = dial.stream.as_ref().and_then(|stream| stream.seat(session)) {
+                return Ok(seat);
+            }
+            // All groups come here at once when a peer goes away: one dials, the others believe it.
+            if let Some((when, reason)) = &dial.failed
+                && *when > arrived
+            {
+                return Err(reason.clone());
+            }
+            let waited = dial.tried.map_or(LINK_RETRY_PAUSE, |tried| tried.elapsed());
+            if waited < LINK_RETRY_PAUSE {
+                drop(dial);
+                tokio::time::sleep(LINK_RETRY_PAUSE - waited).await;
+                continue;
+            }
+            let opened = self.open_stream().await;
+            let now = Instant::now();
+            *dial = Dial { tried: Some(now), ..Dial::default() };
+            let seat = opened.and_then(|stream| {
                 let seat = stream.seat(session).ok_or_else(|| "the stream broke at once".to_owned());
-                *dial = Dial { stream: Some(stream), failed: None };
+                dial.stream = Some(stream);
                 seat
+            });
+            if let Err(reason) = &seat {
+                dial.failed = Some((now, reason.clone()));
             }
-            Err(reason) => {
-                *dial = Dial { stream: None, failed: Some((Instant::now(), reason.clone())) };
-                Err(reason)
-            }
+            return seat;
         }
     }
 

@@ -25,8 +25,8 @@ use super::link::Link;
 use super::service::{Registry, stopped};
 use super::session::unreachable;
 use crate::codec::{
-    CodecError, log_id_to_pb, pb, snapshot_meta_from_pb, snapshot_meta_to_pb, snapshot_seal_from_pb, snapshot_seal_to_pb,
-    vote_from_pb, vote_to_pb,
+    CodecError, log_id_to_pb, pb, snapshot_meta_from_pb, snapshot_meta_to_pb, snapshot_seal_from_pb,
+    snapshot_seal_to_pb, vote_from_pb, vote_to_pb,
 };
 use crate::limits::{
     SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_PAGE_BYTES, SNAPSHOT_PAGE_DEADLINE, SNAPSHOT_PAGES_AHEAD,
@@ -83,9 +83,10 @@ async fn ask_kept(
 ) -> Result<Option<pb::SnapshotPosition>, String> {
     let mut bulk = link.bulk.clone();
     let last = meta.last_log_id.as_ref().map(log_id_to_pb);
-    let answer = timeout(SNAPSHOT_PAGE_DEADLINE, bulk.snapshot_kept(pb::SnapshotQuery { group: group.0, last }))
-        .await
-        .map_err(|_| "no answer to what was kept of the snapshot".to_owned())?;
+    let answer =
+        timeout(SNAPSHOT_PAGE_DEADLINE, bulk.snapshot_kept(pb::SnapshotQuery { group: group.0, last }))
+            .await
+            .map_err(|_| "no answer to what was kept of the snapshot".to_owned())?;
     link.heard(&answer);
     let kept = answer.map_err(|status| status.to_string())?.into_inner();
     if kept.pairs == 0 || !snapshot.skip(&kept.after, kept.pairs).map_err(|error| error.to_string())? {

@@ -26,7 +26,7 @@ use crate::engine::{Batch, EngineError};
 use crate::machine::{At, Machine, PrefixView, Txn, Writes};
 use crate::member_id::MemberId;
 use crate::state::keys::{self, Kind};
-use crate::state::live::{Core, Live, put_head};
+use crate::state::live::{Core, Head, Live, put_head};
 use crate::types::{LogId, Proposal, Replies, StoredMembership, TypeConfig};
 
 /// Commands of one run, in bytes. After a restart the whole log may be waiting to be applied; it
@@ -90,7 +90,13 @@ impl<M: Machine> Core<M> {
             batch.put(keys::about(self.group, Kind::Membership), stored);
             live.membership = changed;
         }
-        put_head(&mut batch, self.group, live.generation, live.applied, live.now);
+        let head = Head {
+            generation: live.generation,
+            applied: live.applied,
+            now: live.now,
+            logged_next: self.logged(live.applied),
+        };
+        put_head(&mut batch, self.group, &head);
         self.engine.write(batch)?;
         Ok(answers)
     }

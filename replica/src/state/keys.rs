@@ -4,10 +4,9 @@
 //!   group u32 be | 0 u32       | kind u8       about the group (8 + 1 bytes)
 //!   group u32 be | generation  | machine key   the state, generation >= 1
 //!
-//!   kind 1  head        pb::StateHead          with every apply: generation, applied, now
+//!   kind 1  head        pb::StateHead          with every apply: generation, applied, now, logged
 //!   kind 2  membership  pb::StoredMembership   when it changes
 //!   kind 3  snapshot    pb::LogId              the last snapshot that was reported
-//!   kind 4  received    pb::LogId              the last snapshot that was received
 //! ```
 //!
 //! Invariant: exactly one generation is in force, the one the head names; every other one is
@@ -30,7 +29,6 @@ pub(super) enum Kind {
     Head = 1,
     Membership = 2,
     Snapshot = 3,
-    Received = 4,
 }
 
 /// The key of a value about the group.
@@ -67,7 +65,6 @@ mod tests {
         assert_eq!(about(group, Kind::Head).as_ref(), [0, 0, 1, 2, 0, 0, 0, 0, 1]);
         assert_eq!(about(group, Kind::Membership).as_ref(), [0, 0, 1, 2, 0, 0, 0, 0, 2]);
         assert_eq!(about(group, Kind::Snapshot).as_ref(), [0, 0, 1, 2, 0, 0, 0, 0, 3]);
-        assert_eq!(about(group, Kind::Received).as_ref(), [0, 0, 1, 2, 0, 0, 0, 0, 4]);
         assert_eq!(state(group, 7).as_ref(), [0, 0, 1, 2, 0, 0, 0, 7]);
     }
 

@@ -22,10 +22,11 @@ use world::{GroupId, UnixMs};
 
 use crate::codec;
 use crate::engine::{Batch, Engine, EngineError};
+use crate::log::DurableNext;
 use crate::machine::{Machine, PrefixView, prefix_end};
 use crate::state::apply::gather;
 use crate::state::keys::{self, Kind};
-use crate::state::live::{Core, Current, StateHandle, put_head};
+use crate::state::live::{Core, Current, Head, StateHandle, put_head};
 use crate::state::snapshot::{OutgoingSnapshot, SnapshotData};
 use crate::state::stage::StagedSnapshot;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -49,6 +50,15 @@ impl<M: Machine> StateStore<M> {
         Ok(StateStore { core: Arc::new(Core::open(group, engine, machine)?) })
     }
 
+    /// Names the log beside this state: how far it is durable is recorded with what is applied, so
+    /// that a log that has lost its end is found out.
+    #[must_use]
+    pub(crate) fn beside(self, log: DurableNext) -> StateStore<M> {
+        let known = self.core.log.set(log);
+        assert!(known.is_ok(), "a state has one log");
+        self
+    }
+
     /// Access for everybody else: reads, and receiving snapshots.
     #[must_use]
     pub fn handle(&self) -> StateHandle<M> {
@@ -68,12 +78,13 @@ impl<M: Machine> StateStore<M> {
         let old_generation = live.generation;
         assert!(generation != old_generation, "a snapshot is received beside the state");
         let now = live.now.max(UnixMs(now_ms));
-        let mut batch = Batch::with_capacity(4);
-        put_head(&mut batch, core.group, generation, meta.last_log_id, now);
+        let mut batch = Batch::with_capacity(3);
+        // What the log lacks of it came with the snapshot.
+        let head = Head { generation, applied: meta.last_log_id, now, logged_next: 0 };
+        put_head(&mut batch, core.group, &head);
         let membership = codec::stored_membership_to_pb(&meta.last_membership);
         batch.put(keys::about(core.group, Kind::Membership), codec::store(&membership));
-        put_snapshot(&mut batch, core.group, Kind::Snapshot, meta);
-        put_snapshot(&mut batch, core.group, Kind::Received, meta);
+        put_reported(&mut batch, core.group, meta);
         core.engine.write_durable(batch)?;
         staged.into_installed();
         live.generation = generation;
@@ -171,7 +182,7 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for StateBuilder<M> {
         let core = &*self.core;
         // Written before the flush: when the record survives, so does everything applied before.
         let mut batch = Batch::with_capacity(1);
-        put_snapshot(&mut batch, core.group, Kind::Snapshot, &self.meta);
+        put_reported(&mut batch, core.group, &self.meta);
         core.engine.write(batch)?;
         core.engine.flush()?;
         core.flushed_next.raise(self.meta.last_log_id.as_ref());
@@ -180,10 +191,10 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for StateBuilder<M> {
     }
 }
 
-/// Records what a snapshot covers. A snapshot of nothing leaves no record.
-fn put_snapshot(batch: &mut Batch, group: GroupId, kind: Kind, meta: &SnapshotMeta) {
+/// Records that a snapshot was reported. A snapshot of nothing leaves no record.
+fn put_reported(batch: &mut Batch, group: GroupId, meta: &SnapshotMeta) {
     if let Some(id) = &meta.last_log_id {
         let stored: Bytes = codec::store(&codec::log_id_to_pb(id));
-        batch.put(keys::about(group, kind), stored);
+        batch.put(keys::about(group, Kind::Snapshot), stored);
     }
 }

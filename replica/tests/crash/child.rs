@@ -48,7 +48,10 @@ pub struct Out(Arc<Mutex<File>>);
 impl Out {
     pub fn stdout() -> Out {
         let stdout = std::io::stdout().as_fd().try_clone_to_owned().expect("a descriptor");
-        Out(Arc::new(Mutex::new(File::from(stdout))))
+        let mut stdout = File::from(stdout);
+        // The test harness has begun a line of its own.
+        let _ = stdout.write_all(b"\n");
+        Out(Arc::new(Mutex::new(stdout)))
     }
 
     pub fn file(path: &Path) -> Out {
@@ -135,7 +138,9 @@ fn log_id(index: u64, term: u64) -> LogId {
 pub fn entry(group: u32, index: u64, term: u64) -> Entry {
     let mut chance = Seed::from_number(index).stream(term << 8 | u64::from(group));
     let commands: Vec<_> = (0..chance.random_range(1..40u32))
-        .map(|_| Sums::add(&format!("k{:03}", chance.random_range(0..200u32)), chance.random_range(0..1 << 40)))
+        .map(|_| {
+            Sums::add(&format!("k{:03}", chance.random_range(0..200u32)), chance.random_range(0..1 << 40))
+        })
         .collect();
     let proposal = Proposal::pack(index, commands.iter().map(AsRef::as_ref));
     Entry { log_id: log_id(index, term), payload: EntryPayload::Normal(proposal) }
@@ -183,13 +188,7 @@ pub fn run(dir: &Path, seed: u64, out: &Out, within: Option<Duration>) {
 }
 
 impl Driver {
-    async fn new(
-        group: u32,
-        mut log: LogStore,
-        state: StateStore<Sums>,
-        chance: Stream,
-        out: Out,
-    ) -> Driver {
+    async fn new(group: u32, mut log: LogStore, state: StateStore<Sums>, chance: Stream, out: Out) -> Driver {
         let found = log.get_log_state().await.expect("known");
         let vote = log.get_log_reader().await.read_vote().await.expect("known");
         let applied_next = state.handle().applied().map_or(0, |id| id.index + 1);

@@ -12,7 +12,7 @@
 //! synced, and of the rest anything: the child's engine reports, after every durable point, how long
 //! each write-ahead file was then, and the parent shortens and tears only beyond that. Tables and
 //! manifests are left as they are: RocksDB syncs them before it refers to them, which its own crash
-//! tests cover; an interposed file system would cover it here (see docs/adr/0009).
+//! tests cover; an interposed file system would cover it here (see docs/adr/0013).
 //!
 //! More: `CRASH_RESTARTS=2000 CRASH_SEED=7 cargo nextest run -p replica --test crash`.
 
@@ -141,7 +141,8 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
 fn a_power_cut_loses_nothing_that_was_acknowledged() {
     let started = Instant::now();
     let restarts = number("CRASH_RESTARTS").unwrap_or(25);
-    let counts = crash(restarts, number("CRASH_SEED").unwrap_or(2), &[End::PowerCut, End::PowerCut, End::Kill]);
+    let counts =
+        crash(restarts, number("CRASH_SEED").unwrap_or(2), &[End::PowerCut, End::PowerCut, End::Kill]);
     report("power cuts", started, restarts, &counts);
     assert!(counts.appends > restarts * 4, "the load was too light: {counts:?}");
     assert!(counts.cut_bytes > 0, "the cuts took nothing");

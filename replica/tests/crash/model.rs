@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use openraft::{EntryPayload, RaftLogReader};
 use openraft::storage::RaftLogStorage;
+use openraft::{EntryPayload, RaftLogReader};
 use replica::engine::{Engine, View};
 use replica::log::{LogStore, LogWriter};
 use replica::state::StateStore;
@@ -21,12 +21,22 @@ use crate::child::{GROUPS, entry, open_engines};
 /// One change of a group's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    Append { first: u64, count: u64, term: u64 },
-    Vote { term: u64 },
+    Append {
+        first: u64,
+        count: u64,
+        term: u64,
+    },
+    Vote {
+        term: u64,
+    },
     /// Everything after `last` goes.
-    Cut { last: u64 },
+    Cut {
+        last: u64,
+    },
     /// Everything up to `upto` goes.
-    Purge { upto: u64 },
+    Purge {
+        upto: u64,
+    },
 }
 
 /// A group's log.

@@ -17,10 +17,11 @@ use replica::config::ReplicaConfig;
 use replica::engine::Engine;
 use replica::engine::sim::{Faults, SimDisk, SimEngine};
 use replica::group::Group;
-use replica::host::{Engines, Host, HostConfig};
+use replica::host::{Engines, Host, HostConfig, HostError};
 use replica::identity;
 use replica::log::{LogWriter, Pause};
 use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 use world::clock::SystemClock;
 use world::disk::RealDisk;
 use world::net::Net;
@@ -58,6 +59,8 @@ struct Ledger {
 struct Running {
     group: Arc<Group<Chain>>,
     host: Arc<Host>,
+    /// Dropped, it ends the server: a dead process answers no pings.
+    _server: oneshot::Sender<()>,
 }
 
 fn below(chance: &Chance, bound: u64) -> u64 {
@@ -79,6 +82,10 @@ fn address(name: &str) -> String {
 }
 
 async fn start(machine: &Machine, net: &MemNet, chance: &Chance) -> Running {
+    try_start(machine, net, chance).await.expect("what is left opens")
+}
+
+async fn try_start(machine: &Machine, net: &MemNet, chance: &Chance) -> Result<Running, HostError> {
     let id: NodeId = node(machine.name);
     let log: Arc<dyn Engine> = SimEngine::open(&machine.log);
     let state: Arc<dyn Engine> = SimEngine::open(&machine.state);
@@ -91,10 +98,13 @@ async fn start(machine: &Machine, net: &MemNet, chance: &Chance) -> Running {
     let door: Arc<dyn Net> = Arc::new(net.clone());
     let host = Host::start(config, door, Arc::new(SystemClock::new()), engines).expect("a host");
     let incoming = net.listen(&address(machine.name)).await.expect("to listen");
-    tokio::spawn(world::net::server().add_service(host.peer_service()).serve_with_incoming(incoming));
+    let (server, ended) = oneshot::channel::<()>();
+    let ended = async move { drop(ended.await) };
+    let router = world::net::server().add_service(host.peer_service());
+    tokio::spawn(router.serve_with_incoming_shutdown(incoming, ended));
     let voters = NODES.map(|name| (node(name), address(name)));
-    let group = host.add_group(GROUP, Chain::default(), &voters, node("a1")).await.expect("what is left opens");
-    Running { group, host }
+    let group = host.add_group(GROUP, Chain::default(), &voters, node("a1")).await?;
+    Ok(Running { group, host, _server: server })
 }
 
 /// Proposes one command after the other wherever a leader is, until the power fails.
@@ -180,11 +190,13 @@ async fn live(machines: &[Machine], ledger: Arc<Mutex<Ledger>>, chance: Chance, 
     if below(&chance, 2) == 0 {
         let lost = usize::try_from(below(&chance, 3)).expect("small");
         cut(&machines[lost], &chance);
-        running[lost].host.halt().await;
+        let dead = running.remove(lost);
+        dead.host.halt().await;
+        drop(dead);
         tokio::time::sleep(Duration::from_millis(below(&chance, 1_000))).await;
         let again = start(&machines[lost], &net, &chance).await;
         groups.lock()[lost] = Arc::clone(&again.group);
-        running[lost] = again;
+        running.insert(lost, again);
         tokio::time::sleep(Duration::from_millis(below(&chance, 1_500))).await;
     }
 }
@@ -212,7 +224,8 @@ fn run(seed: u64, faults: Faults) -> (usize, u64) {
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     for life in 0..=LIVES {
         let when = format!("seed {seed}, life {life}");
-        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+        let runtime =
+            Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
         runtime.block_on(live(&machines, Arc::clone(&ledger), Arc::clone(&chance), when));
         for machine in &machines {
             cut(machine, &chance);
@@ -222,6 +235,55 @@ fn run(seed: u64, faults: Faults) -> (usize, u64) {
     let taken = machines.iter().map(|machine| machine.log.usage().lost_batches).sum();
     let acknowledged = ledger.lock().acknowledged.len();
     (acknowledged, taken)
+}
+
+/// Runs all nodes under load for a while, copies a1's disks in the middle, and cuts the power.
+async fn copied_in_the_middle(machines: &[Machine], chance: Chance) -> (SimDisk, SimDisk) {
+    let (net, ledger) = (MemNet::default(), Arc::new(Mutex::new(Ledger::default())));
+    let mut running = Vec::new();
+    for machine in machines {
+        running.push(start(machine, &net, &chance).await);
+    }
+    let groups: Vec<_> = running.iter().map(|running| Arc::clone(&running.group)).collect();
+    heal(&groups, &ledger, "at first").await;
+    for _ in 0..WRITERS {
+        tokio::spawn(write(Arc::new(Mutex::new(groups.clone())), Arc::clone(&ledger)));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let copies = (machines[0].log.image(), machines[0].state.image());
+    let purged = groups[0].status().purged_index;
+    let later = |group: &Group<Chain>| group.status().purged_index > purged + 100;
+    while !groups.iter().all(|group| later(group)) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    copies
+}
+
+/// Log or state put back from earlier in the same run: the marks of both fit, their ends do not.
+#[test]
+fn a_log_and_a_state_of_different_moments_are_refused() {
+    let run = |log_is_old: bool| {
+        let chance: Chance = Arc::new(Mutex::new(Seed::from_number(5).stream(0)));
+        let machines = machines(Faults::default());
+        let (log, state) = (machines[0].log.clone(), machines[0].state.clone());
+        let runtime =
+            || Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+        let first_life = runtime();
+        let (old_log, old_state) = first_life.block_on(copied_in_the_middle(&machines, Arc::clone(&chance)));
+        for machine in &machines {
+            cut(machine, &chance);
+        }
+        drop(first_life);
+        let (log, state) = if log_is_old { (old_log, state) } else { (log, old_state) };
+        let mixed = Machine { name: "a1", dir: machines.into_iter().next().expect("a1").dir, log, state };
+        let started = runtime().block_on(try_start(&mixed, &MemNet::default(), &chance));
+        started.err().expect("log and state do not fit").to_string()
+    };
+    let old_log = run(true);
+    assert!(old_log.contains("the log ends at index") && old_log.contains("log-db"), "{old_log}");
+    assert!(old_log.contains("kv member replace"), "{old_log}");
+    let old_state = run(false);
+    assert!(old_state.contains("the log begins after") && old_state.contains("state-db"), "{old_state}");
 }
 
 /// A disk that fails, or fills up, in the middle of the load; the other two go on.
@@ -249,7 +311,9 @@ async fn fail_one(machines: Vec<Machine>, faulty: usize, faults: Faults, expecte
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(ledger.lock().acknowledged.len() > before, "the others do not go on");
     // With a sound disk again, or a new process over what is left, it catches up.
-    running[faulty].host.halt().await;
+    let dead = running.remove(faulty);
+    dead.host.halt().await;
+    drop(dead);
     machines[faulty].log.set_faults(Faults::default());
     cut(&machines[faulty], &chance);
     let again = start(&machines[faulty], &net, &chance).await;

@@ -106,12 +106,7 @@ impl Net for CutNet {
 
 /// Carries bytes both ways. While the link is cut it carries none and keeps both ends open; once
 /// it is healed the old connection is gone.
-async fn carry(
-    near: tokio::io::DuplexStream,
-    far: Connection,
-    link: Wire,
-    watched: Arc<Cuts>,
-) {
+async fn carry(near: tokio::io::DuplexStream, far: Connection, link: Wire, watched: Arc<Cuts>) {
     let mut cuts = watched.cut.subscribe();
     let (mut near_read, mut near_write) = tokio::io::split(near);
     let (mut far_read, mut far_write) = tokio::io::split(far);
