@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use tests::{DevCluster, Ran, hongbao, run};
+use tests::{DevCluster, Ran, hongbao, post, run};
 
 fn etcdctl(cluster: &DevCluster, node: &str, words: &[&str]) -> Ran {
     let endpoint = format!("--endpoints=http://{}", cluster.field(node, "etcd"));
@@ -74,6 +74,27 @@ fn all_zones_may_stop_at_once_and_start_again_from_their_disks() {
 }
 
 #[test]
+fn the_clusters_own_records_are_not_among_the_keys_of_etcds_clients() {
+    let cluster = DevCluster::up();
+    let all = etcdctl(&cluster, "b1", &["get", "", "--prefix", "-w", "json"]).expect(0).json();
+    assert_eq!((&all["header"]["revision"], &all["kvs"]), (&1.into(), &serde_json::Value::Null), "{all}");
+    let own = hongbao(&["kv", "get", "hongbao/zone/", "--dir", cluster.dir(), "-o", "json"]).expect(0).json();
+    let keys: Vec<&str> = own["records"]
+        .as_array()
+        .expect("records")
+        .iter()
+        .filter_map(|record| record["key"].as_str())
+        .collect();
+    assert_eq!(keys, ["hongbao/zone/a", "hongbao/zone/b", "hongbao/zone/c"]);
+    etcdctl(&cluster, "a1", &["put", "hongbao/zone/a", "not ours"]).expect(0);
+    etcdctl(&cluster, "a1", &["del", "", "--prefix"]).expect(0);
+    let after =
+        hongbao(&["kv", "get", "hongbao/zone/", "--dir", cluster.dir(), "-o", "json"]).expect(0).json();
+    assert_eq!(after, own, "etcd's clients do not reach them");
+    hongbao(&["kv", "get", "no/such", "--dir", cluster.dir()]).expect(3);
+}
+
+#[test]
 fn two_clusters_run_side_by_side() {
     let first = DevCluster::up();
     let second = DevCluster::up();
@@ -116,26 +137,10 @@ fn the_edge_knows_its_users_and_says_when_nothing_runs() {
     let cluster = DevCluster::up();
     let token = hongbao(&["token", "issue", "--dir", cluster.dir(), "--user", "7"]).expect(0).out;
     let edge = cluster.field("a1", "edge");
-    let answer = post(&edge, "/v1/shake", Some(token.trim()), "{}");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("\"outcome\":\"closed\""), "{answer}");
-    let answer = post(&edge, "/v1/shake", None, "{}");
-    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("\"error\""), "{answer}");
-    let answer = post(&edge, "/v1/open", Some(token.trim()), "{\"ticket\":\"AAAA\"}");
-    assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("\"retryable\":false"), "{answer}");
-}
-
-/// One HTTP request by hand: whole answer, head and body.
-fn post(address: &str, path: &str, token: Option<&str>, body: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).expect("the edge listens");
-    let bearer = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\n{bearer}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).expect("write");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("read");
-    answer
+    let (status, answer) = post(&edge, "/v1/shake", Some(token.trim()), "{}");
+    assert_eq!((status, answer["outcome"].as_str()), (200, Some("closed")), "{answer}");
+    let (status, answer) = post(&edge, "/v1/shake", None, "{}");
+    assert!(status == 401 && answer["error"].is_object(), "{status} {answer}");
+    let (status, answer) = post(&edge, "/v1/open", Some(token.trim()), "{\"ticket\":\"AAAA\"}");
+    assert!((400..500).contains(&status) && answer["error"]["retryable"] == false, "{status} {answer}");
 }

@@ -4,11 +4,17 @@
 //! Invariant: only processes a test started are ended, and every started cluster is ended even when
 //! the test panics.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// How often `eventually` looks.
+const LOOKS_MAX: u32 = 400;
+/// Its pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// What a run of the program answered.
 pub struct Ran {
@@ -164,6 +170,43 @@ impl Drop for DevCluster {
 #[must_use]
 pub fn path(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
+}
+
+/// Waits, for seconds at most, until `look` finds what is waited for.
+///
+/// # Panics
+/// When it never does.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..LOOKS_MAX {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    panic!("{what}: not after {LOOKS_MAX} looks");
+}
+
+/// One HTTP request by hand, on a connection of its own: status and body.
+///
+/// # Panics
+/// When there is no answer, or it is not HTTP with a JSON body.
+#[must_use]
+pub fn post(address: &str, path: &str, token: Option<&str>, body: &str) -> (u16, Value) {
+    use std::io::{Read, Write};
+    let mut stream = TcpStream::connect(address).expect("the node listens");
+    let bearer = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: {address}\r\n{bearer}content-type: application/json\r\n");
+    let request = format!("{head}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).expect("write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok());
+    match (status, body) {
+        (Some(status), Some(body)) => (status, body),
+        _ => panic!("not an answer:\n{answer}"),
+    }
 }
 
 /// The first of 30 ports nobody listens on.

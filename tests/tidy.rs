@@ -25,6 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("access", &["ticket", "kvsvr", "world"]),
     ("payment", &["ticket", "kvsvr", "queue", "world"]),
     ("deploy", &["world", "ticket", "replica", "kvsvr", "queue", "access", "payment"]),
+    ("sim", &["world", "ticket", "replica", "kvsvr", "queue", "access", "payment", "deploy"]),
     ("tests", &[]),
 ];
 
@@ -35,6 +36,9 @@ const PURE: &[&str] = &[
     "replica/src/identity/decide.rs",
     "replica/src/backlog.rs",
     "kvsvr/src/machine/",
+    "kvsvr/src/watch/interests.rs",
+    "kvsvr/src/watch/ring.rs",
+    "kvsvr/src/watch/session",
     "queue/src/machine",
     "queue/src/lease",
     "access/src/shake.rs",
@@ -44,6 +48,10 @@ const PURE: &[&str] = &[
     "payment/src/open/decide",
     "payment/src/settle/decide",
     "deploy/src/failover/decide",
+    "sim/src/target.rs",
+    "sim/src/schedule",
+    "sim/src/history",
+    "sim/src/oracle",
 ];
 
 /// What a pure core must not name, and why.

@@ -28,6 +28,7 @@ use std::path::Path;
 
 use ticket::id::{BuildId, FileNo, SlotNo};
 use world::disk::{Disk, Opened};
+use world::mutant::{Mutant, armed};
 
 use crate::incarnation::Incarnation;
 
@@ -134,7 +135,10 @@ impl Cursor {
             (None, None) => return Err(CursorError::Damaged),
         };
         let skipped = if damaged { newest.step } else { 0 };
-        let reserved = newest.reserved.saturating_add(skipped).min(id.count);
+        let mut reserved = newest.reserved.saturating_add(skipped).min(id.count);
+        if armed(Mutant::CursorReused) {
+            reserved = reserved.saturating_sub(newest.step);
+        }
         let mut cursor = Cursor {
             opened,
             id: *id,
@@ -145,7 +149,8 @@ impl Cursor {
         };
         // Repairs a damaged slot and records this run's step before any mark moves by it.
         cursor.write(reserved)?;
-        assert!(newest.reserved <= cursor.reserved, "a loaded cursor went back");
+        let whole = newest.reserved <= cursor.reserved || armed(Mutant::CursorReused);
+        assert!(whole, "a loaded cursor went back");
         Ok(cursor)
     }
 
@@ -191,7 +196,9 @@ impl Cursor {
         let mark = Mark { sequence: self.sequence + 1, reserved, step: self.step };
         self.poisoned = true;
         self.opened.write_all_at(&encode(&self.id, &mark), offset(mark.sequence))?;
-        self.opened.sync()?;
+        if !armed(Mutant::CursorNotSynced) {
+            self.opened.sync()?;
+        }
         self.poisoned = false;
         (self.sequence, self.reserved) = (mark.sequence, reserved);
         Ok(())

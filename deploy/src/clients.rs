@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvsvr::client::{Client as KvClient, ClientConfig as KvClientConfig};
 use queue::client::{ClientConfig as QueueClientConfig, QueueClient};
 use world::NodeId;
-use world::disk::{Disk, RealDisk};
+use world::disk::Disk;
 use world::net::Net;
 use world::rng;
 
@@ -39,12 +39,12 @@ fn endpoints(cluster: &Cluster, near: Option<NodeId>) -> Vec<(NodeId, String)> {
 ///
 /// # Errors
 /// When the file cannot be read or holds no 64 hex digits.
-pub fn history_key(cluster: &Cluster) -> Result<[u8; 32], Failure> {
+pub fn history_key(disk: &dyn Disk, cluster: &Cluster) -> Result<[u8; 32], Failure> {
     let Some(path) = &cluster.history_key_file else {
         return rng::secret_bytes().context(Exit::Error, "making a key for claim histories");
     };
     let doing = || format!("reading {}", path.display());
-    let text = RealDisk.read(path).context(Exit::Denied, doing())?;
+    let text = disk.read(path).context(Exit::Denied, doing())?;
     let text = String::from_utf8(text).context(Exit::Usage, doing())?;
     let parsed = parse_hex(text.trim());
     parsed.ok_or_else(|| Failure::new(Exit::Usage, format!("{}: expected 64 hex digits", path.display())))

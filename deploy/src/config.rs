@@ -11,8 +11,10 @@ use world::{GroupId, NodeId, ZoneId};
 
 use crate::failure::{Context, Exit, Failure};
 
-/// Data groups follow the control group, which is 0.
+/// The control group belongs to the clients of the etcd API. Data groups follow it.
 pub const CONTROL_GROUP: GroupId = GroupId(0);
+/// The cluster's own records: zones, claims, the event.
+pub const SYSTEM_GROUP: GroupId = GroupId(99);
 /// The queue's partitions begin here.
 pub const QUEUE_GROUPS_FROM: u32 = 100;
 /// Data groups there may be.
@@ -74,7 +76,7 @@ pub struct Queue {
     pub high_water_messages: u64,
 }
 
-/// Timing of consensus.
+/// Timing and log of consensus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Raft {
@@ -84,6 +86,10 @@ pub struct Raft {
     pub election_min_ms: u64,
     /// The lease, and the longest such wait.
     pub election_max_ms: u64,
+    /// A snapshot is taken after this many log entries.
+    pub snapshot_every_entries: u64,
+    /// Log entries kept although a snapshot covers them, for members that are a little behind.
+    pub keep_entries: u64,
 }
 
 /// How access nodes issue.
@@ -136,7 +142,13 @@ impl Default for Queue {
 
 impl Default for Raft {
     fn default() -> Raft {
-        Raft { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 }
+        Raft {
+            heartbeat_ms: 50,
+            election_min_ms: 150,
+            election_max_ms: 300,
+            snapshot_every_entries: 20_000,
+            keep_entries: 5_000,
+        }
     }
 }
 
@@ -174,7 +186,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn validate(&self) -> Result<(), String> {
+    /// Checks every value; [`Cluster::load`] does so by itself.
+    ///
+    /// # Errors
+    /// A sentence that names the key, the value and the cure.
+    pub fn validate(&self) -> Result<(), String> {
         let within = |what: &str, value: u64, least: u64, most: u64| {
             let fits = least <= value && value <= most;
             fits.then_some(()).ok_or_else(|| format!("{what} = {value}: set it between {least} and {most}"))
@@ -184,7 +200,9 @@ impl Cluster {
         within("raft.heartbeat_ms", self.raft.heartbeat_ms, 10, 10_000)?;
         within("raft.election_min_ms", self.raft.election_min_ms, 2 * self.raft.heartbeat_ms, 60_000)?;
         within("raft.election_max_ms", self.raft.election_max_ms, self.raft.election_min_ms + 1, 120_000)?;
-        within("access.reserve_records", u64::from(self.access.reserve_records), 1, 65_536)?;
+        within("raft.snapshot_every_entries", self.raft.snapshot_every_entries, 1, 10_000_000)?;
+        within("raft.keep_entries", self.raft.keep_entries, 0, 10_000_000)?;
+        within("access.reserve_records", u64::from(self.access.reserve_records), 2, 65_536)?;
         within("access.opens_in_flight_max", self.access.opens_in_flight_max as u64, 1, 1_000_000)?;
         if ticket::sign::VerifyingKey::parse(&self.session_public_key).is_err() {
             return Err("session_public_key: expected the public half of the session key, as text".to_owned());
@@ -266,7 +284,8 @@ mod tests {
 
     fn text(extra: &str) -> String {
         let key = ticket::sign::SigningKey::from_bytes([7; 32]).verifying_key().to_text();
-        let mut text = format!("name = \"t\"\nsession_public_key = \"{key}\"\n{extra}\n");
+        // A key file ends with a line break; a TOML string must not.
+        let mut text = format!("name = \"t\"\nsession_public_key = \"{}\"\n{extra}\n", key.trim_end());
         for (at, id) in ["a1", "b1", "c1"].iter().enumerate() {
             text.push_str(&format!(
                 "[[node]]\nid = \"{id}\"\ndata_dir = \"{id}\"\npeers = \"h:{p}0\"\nedge = \"h:{p}1\"\nadmin = \"h:{p}3\"\netcd = \"h:{p}4\"\n",
@@ -295,6 +314,7 @@ mod tests {
         check("nmae = 1", "unknown field");
         check("[raft]\nelection_min_ms = 20", "raft.election_min_ms = 20");
         check("[kv]\ndata_groups = 0", "kv.data_groups = 0");
+        check("[access]\nreserve_records = 1", "access.reserve_records = 1");
         check(
             "[[node]]\nid = \"a1\"\ndata_dir = \"x\"\npeers=\"h:1\"\nedge=\"h:2\"\nadmin=\"h:3\"\netcd=\"h:4\"",
             "listed twice",

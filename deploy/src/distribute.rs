@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 use ticket::control::{EventRecord, EventState, FORMAT, SlotWindow};
+use ticket::keys::KeyList;
 use ticket::manifest::{Manifest, Roster, load_signed, signature_path};
 use ticket::sign::VerifyingKey;
 use world::disk::{Disk, RealDisk};
@@ -19,6 +20,7 @@ use world::{NodeId, UnixMs};
 use crate::cli::target::Connected;
 use crate::failure::{Context, Exit, Failure};
 use crate::serve::api::{BuildReport, EventReport};
+use crate::serve::keys::KeysReport;
 use crate::store::install_secrets;
 
 /// Files on their way at the same time.
@@ -26,6 +28,8 @@ const PUSHES_IN_FLIGHT: usize = 4;
 
 /// A build directory whose signature was checked.
 pub struct BuildDir {
+    /// The disk it is on.
+    pub disk: Arc<dyn Disk>,
     /// Where it is.
     pub path: std::path::PathBuf,
     /// What finance knows.
@@ -66,18 +70,18 @@ impl BuildDir {
     ///
     /// # Errors
     /// Exit code 3 when there is none, 8 when its signature is wrong.
-    pub fn load(path: &Path) -> Result<BuildDir, Failure> {
-        if !path.join("manifest.json").exists() {
+    pub fn load(disk: Arc<dyn Disk>, path: &Path) -> Result<BuildDir, Failure> {
+        if !disk.exists(&path.join("manifest.json")) {
             let cure = "make one with `hongbao plan build`";
             return Err(Failure::new(Exit::NotFound, format!("{} holds no build; {cure}", path.display())));
         }
-        let key = VerifyingKey::load(&RealDisk, &path.join("keys/sign.pub"))
+        let key = VerifyingKey::load(&*disk, &path.join("keys/sign.pub"))
             .context(Exit::Unverified, "reading sign.pub")?;
-        let manifest = load_signed(&RealDisk, &path.join("manifest.json"), &key);
+        let manifest = load_signed(&*disk, &path.join("manifest.json"), &key);
         let manifest: Manifest = manifest.context(Exit::Unverified, "reading the manifest")?;
-        let roster = load_signed(&RealDisk, &path.join("roster.json"), &key);
+        let roster = load_signed(&*disk, &path.join("roster.json"), &key);
         let roster = roster.context(Exit::Unverified, "reading the roster")?;
-        Ok(BuildDir { path: path.to_owned(), manifest, roster })
+        Ok(BuildDir { disk, path: path.to_owned(), manifest, roster })
     }
 
     /// Copies each node's secrets to its disk. Only for nodes whose disks are this machine's.
@@ -97,8 +101,8 @@ impl BuildDir {
     /// The first node that cannot be reached or refuses.
     pub async fn push(&self, connected: &Connected, progress: impl Fn(u64)) -> Result<Vec<Pushed>, Failure> {
         let build = self.manifest.build;
-        let roster = read(&self.path.join("roster.json"))?;
-        let signature = read(&signature_path(&self.path.join("roster.json")))?;
+        let roster = self.read(&self.path.join("roster.json"))?;
+        let signature = self.read(&signature_path(&self.path.join("roster.json")))?;
         let mut pushed = Vec::new();
         for node in &connected.cluster.nodes {
             let body = serde_json::json!({
@@ -120,7 +124,7 @@ impl BuildDir {
                         })?;
                         let path = format!("/v1/builds/{build}/files/{no}");
                         connected
-                            .call::<BuildReport>(node, Method::PUT, &path, Bytes::from(read(&file)?))
+                            .call::<BuildReport>(node, Method::PUT, &path, Bytes::from(self.read(&file)?))
                             .await
                     }
                 });
@@ -154,6 +158,10 @@ impl BuildDir {
                 return Err(Failure::new(Exit::Refused, message));
             }
         }
+        // The first key list comes from the build; from then on it is changed in KvSvr only.
+        let list = Bytes::from(KeyList::all(self.manifest.key_count).encode());
+        let path = format!("/v1/builds/{build}/keys");
+        let _: KeysReport = connected.call_any(|_| false, Method::PUT, &path, list).await?;
         let event = self.event(schedule);
         let body = Bytes::from(serde_json::to_vec(&event).context(Exit::Error, "making the event")?);
         connected.call_any(|_| false, Method::PUT, "/v1/event", body).await
@@ -183,9 +191,8 @@ impl BuildDir {
             open_grace_ms: self.manifest.open_grace_ms,
         }
     }
-}
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    disk.read(path).context(Exit::NotFound, format!("reading {}", path.display()))
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {
+        self.disk.read(path).context(Exit::NotFound, format!("reading {}", path.display()))
+    }
 }

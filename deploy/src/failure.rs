@@ -52,6 +52,8 @@ impl Display for Failure {
     }
 }
 
+impl std::error::Error for Failure {}
+
 /// Adds what was being done to an error from below.
 pub trait Context<T> {
     /// `doing` is a phrase like `reading cluster.toml`.

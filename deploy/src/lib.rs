@@ -4,15 +4,16 @@
 //! Invariant: nothing here decides about money or ownership on its own; it assembles the crates that
 //! do and hands them the real clock, chance, disk and network.
 
+mod bench;
 pub mod cli;
-mod clients;
-mod config;
-mod demo;
-mod dev;
-mod distribute;
-mod failover;
-mod failure;
-mod http;
-mod output;
-mod serve;
-mod store;
+pub mod clients;
+pub mod config;
+pub mod demo;
+pub mod dev;
+pub mod distribute;
+pub mod failover;
+pub mod failure;
+pub mod http;
+pub mod output;
+pub mod serve;
+pub mod store;

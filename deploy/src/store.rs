@@ -4,7 +4,7 @@
 //!   DATA/tickets/<build>/roster.json .sig  files/000012.hbt    pushed by operators, verified on arrival
 //!                        seal-a1.key                           this node's own seal key
 //!   DATA/secrets/<build>/sign.pub                              every node: whose rosters it trusts
-//!                        build.key seal.key keylist.json       nodes that open
+//!                        build.key seal.key                    nodes that open
 //!                        manifest.json .sig                    nodes that settle
 //! ```
 //! Invariant: a file counts as verified only after its digest in the signed roster was found equal,
@@ -29,7 +29,7 @@ use crate::failure::{Context, Exit, Failure};
 use crate::serve::api::BuildReport;
 
 /// What a node needs of a build's `keys` folder.
-const OPENER_SECRETS: [&str; 3] = ["build.key", "seal.key", "keylist.json"];
+const OPENER_SECRETS: [&str; 2] = ["build.key", "seal.key"];
 
 /// See the module.
 pub struct TicketStore {

@@ -1,6 +1,7 @@
 //! What a client of the KV says and hears. Two surfaces:
 //!
-//! - *control*: the etcd data model (revisions, transactions) on group 0, for coordination;
+//! - *control*: the etcd data model (revisions, transactions) on the system group, for coordination;
+//!   etcd's clients have a group of their own and see nothing of it;
 //! - *data*: atomic units of conditional operations on groups 1..N, for volume.
 //!
 //! [`Kv`] is implemented by the network client and by an in-memory store that runs the same

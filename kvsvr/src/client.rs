@@ -17,6 +17,9 @@
 mod attempt;
 #[cfg(all(test, feature = "server"))]
 mod client_test;
+mod watch;
+
+pub use watch::{WatchBatch, WatchEnd, WatchEvent, Watcher};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +45,8 @@ use crate::translate::{self, malformed};
 use crate::wire::etcdserverpb::RangeRequest;
 use crate::wire::native::{BatchGetRequest, ScanRequest, Unit as WireUnit, WriteRequest};
 
-const CONTROL_GROUP: u32 = 0;
+// How leaders are remembered: the system group, then the data groups.
+const SYSTEM_GROUP: u32 = 0;
 
 /// What a client must know.
 #[derive(Clone, Debug)]
@@ -79,12 +83,21 @@ impl Client {
         assert!(!config.endpoints.is_empty(), "a client knows at least one node");
         assert!(config.data_groups > 0, "a cluster has at least one data group");
         let order = config.endpoints.iter().map(|(node, _)| *node).collect();
-        let peers = Peers::new(net, config.endpoints);
+        let peers = Arc::new(Peers::new(net, config.endpoints));
         Client { router: Router::new(peers, order, config.deadline), data_groups: config.data_groups }
     }
 
+    /// Watches the control records whose key begins with `prefix`: from revision `from` on (`None`:
+    /// from now on), at whatever member answers, the nearest first.
+    #[must_use]
+    pub fn watch(&self, prefix: &[u8], from: Option<i64>) -> Watcher {
+        let range = translate::prefix_request(prefix);
+        let (peers, order) = self.router.members();
+        Watcher::new(peers, order, (range.key, range.range_end), from)
+    }
+
     async fn control_range(&self, request: RangeRequest) -> Result<RangePage, KvError> {
-        let response = self.router.call(CONTROL_GROUP, Effect::Read, |mut client, patience| {
+        let response = self.router.call(SYSTEM_GROUP, Effect::Read, |mut client, patience| {
             let request = attempt::with_deadline(request.clone(), patience);
             async move { client.control_range(request).await }
         });
@@ -172,7 +185,7 @@ impl Kv for Client {
     async fn txn(&self, compares: Vec<Compare>, writes: Vec<ControlOp>) -> Result<TxnOutcome, KvError> {
         let request = translate::txn_request(&compares, &writes);
         let effect = if writes.is_empty() { Effect::Read } else { Effect::Write };
-        let response = self.router.call(CONTROL_GROUP, effect, |mut client, patience| {
+        let response = self.router.call(SYSTEM_GROUP, effect, |mut client, patience| {
             let request = attempt::with_deadline(request.clone(), patience);
             async move { client.control_txn(request).await }
         });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   writes  --> check --> propose --> reply
-//!   reads   --> check --> barrier (unless serializable) --> view
+//!   reads   --> check --> barrier (unless serializable), here or at the leader --> view
 //! ```
 //! Invariant: what writes goes through the log; what only reads never does. A request that fails
 //! its checks is not proposed.
@@ -12,9 +12,10 @@
 use std::sync::Arc;
 
 use prost::Message;
+use replica::engine::View;
 use replica::error::{ProposeError, ReadError};
 
-use crate::group::{KvGroup, read_with};
+use crate::group::{KvGroup, read_long_with, read_with};
 use crate::machine::control::{self, Fault, check};
 use crate::machine::encode_command;
 use crate::outcome::CallError;
@@ -57,6 +58,27 @@ pub enum Answer {
     Compact(CompactionResponse),
 }
 
+/// Whose answer to a linearizable read counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Only the leader's: the caller wants to learn who leads.
+    Leader,
+    /// Any member's, once it has caught up with the leader.
+    Anybody,
+}
+
+impl Call {
+    /// Whether it goes through the log.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        match self {
+            Call::Range(_) => false,
+            Call::Txn(request) => !check::is_read_only(request),
+            Call::Put(_) | Call::DeleteRange(_) | Call::Compact(_) => true,
+        }
+    }
+}
+
 impl Answer {
     /// The answer's header.
     pub fn header_mut(&mut self) -> &mut ResponseHeader {
@@ -88,21 +110,29 @@ impl ControlPort {
         &*self.group
     }
 
+    /// The member, shared.
+    pub(crate) fn shared_group(&self) -> Arc<dyn KvGroup> {
+        Arc::clone(&self.group)
+    }
+
     /// Answers one request, or says why this member does not.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn call(&self, call: Call) -> Result<Answer, CallError> {
+    pub async fn call(&self, call: Call, readers: Readers) -> Result<Answer, CallError> {
         match call {
             Call::Range(request) => {
                 check::range(&request).map_err(CallError::Refused)?;
-                self.barrier(request.serializable).await?;
-                self.read(|view| control::read_range(view, &request)).map(Answer::Range)
+                self.barrier(request.serializable, readers).await?;
+                let read = |view: &dyn View| control::read_range(view, &request);
+                let one_key = request.range_end.is_empty();
+                let found = if one_key { self.read(read) } else { self.read_long(read) };
+                found.map(Answer::Range)
             }
             Call::Txn(request) if check::is_read_only(&request) => {
                 check::txn(&request).map_err(CallError::Refused)?;
-                self.barrier(check::is_serializable(&request)).await?;
-                self.read(|view| control::read_txn(view, &request)).map(Answer::Txn)
+                self.barrier(check::is_serializable(&request), readers).await?;
+                self.read_long(|view| control::read_txn(view, &request)).map(Answer::Txn)
             }
             Call::Txn(request) => answer(self.propose(Command::Txn(request)).await?),
             Call::Put(request) => answer(self.propose(Command::Put(request)).await?),
@@ -125,21 +155,23 @@ impl ControlPort {
         self.read(|view| Ok(control::revision(view)?))
     }
 
-    async fn barrier(&self, serializable: bool) -> Result<(), CallError> {
+    async fn barrier(&self, serializable: bool, readers: Readers) -> Result<(), CallError> {
         if serializable {
             return Ok(());
         }
-        self.group.read_barrier().await.map_err(read_error)
+        let passed = match readers {
+            Readers::Leader => self.group.read_barrier().await,
+            Readers::Anybody => self.group.read_barrier_anywhere().await,
+        };
+        passed.map_err(read_error)
     }
 
-    fn read<R>(
-        &self,
-        read: impl FnOnce(&dyn replica::engine::View) -> Result<R, Fault>,
-    ) -> Result<R, CallError> {
-        read_with(&*self.group, read).map_err(|fault| match fault {
-            Fault::Refused(refusal) => CallError::Refused(refusal),
-            Fault::Engine(error) => CallError::Storage(error.to_string()),
-        })
+    fn read<R>(&self, read: impl FnOnce(&dyn View) -> Result<R, Fault>) -> Result<R, CallError> {
+        read_with(&*self.group, read).map_err(call_error)
+    }
+
+    fn read_long<R>(&self, read: impl FnOnce(&dyn View) -> Result<R, Fault>) -> Result<R, CallError> {
+        read_long_with(&*self.group, read).map_err(call_error)
     }
 
     async fn propose(&self, command: Command) -> Result<Reply, CallError> {
@@ -159,6 +191,13 @@ impl ControlPort {
                 _ => return Ok(()),
             }
         }
+    }
+}
+
+fn call_error(fault: Fault) -> CallError {
+    match fault {
+        Fault::Refused(refusal) => CallError::Refused(refusal),
+        Fault::Engine(error) => CallError::Storage(error.to_string()),
     }
 }
 

@@ -4,10 +4,10 @@
 //!   etcd clients          our programs (trait api::Kv)
 //!        |                        |  client
 //!   etcd services          native service            server (feature `server`)
-//!        |                        |
-//!   +----+------ control group 0 -+   data groups 1..=D
-//!   |  machine::control (MVCC)        machine::data (conditional units)
-//!   +------------------- replica: one Raft group each -------------------
+//!        |                   |          |
+//!   control group       system group   data groups 1..=D
+//!   machine::control    the same       machine::data (conditional units)
+//!   --------------------- replica: one Raft group each ---------------------
 //! ```
 //!
 //! Invariant: only the machines decide what a request means; services and client carry it there.
@@ -40,3 +40,5 @@ pub mod native;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod testing;
+#[cfg(feature = "server")]
+pub mod watch;

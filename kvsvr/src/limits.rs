@@ -34,16 +34,30 @@ pub const SWEEP_EVENTS_PER_COMMAND: usize = 64;
 /// Events that one explicit sweep command covers.
 pub const SWEEP_EVENTS_PER_SWEEP: usize = 4_096;
 
+/// Bytes of newest history that a group's member keeps in memory for its watches. A watch that is
+/// farther behind reads from the store.
+pub const WATCH_RING_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of history a watch is given at once, but for one large revision.
+pub const WATCH_PAGE_BYTES: usize = 256 * 1024;
+/// Responses that wait for one watch stream's client. When they are that many, the stream waits.
+pub const WATCH_RESPONSES_QUEUED_MAX: usize = 16;
+/// How often a watch that wishes so is told how far it is when nothing happens; etcd's default.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+
 /// How long a client call may take in all, repeats included.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a server works on one request. Shorter than a client's patience, so that the client
 /// hears the outcome rather than its own clock.
 pub const SERVE_DEADLINE: Duration = Duration::from_millis(4_500);
+/// How long a client waits for a member to open a watch before it asks another.
+pub const WATCH_OPEN_PATIENCE: Duration = Duration::from_millis(1_000);
 /// Pause before a client asks around again when nobody led the group.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(40);
 
 const _: () = assert!(MESSAGE_BYTES_MAX > CONTROL_REQUEST_BYTES_MAX);
 const _: () = assert!(SCAN_PAGE_BYTES_MAX + DATA_VALUE_BYTES_MAX < ANSWER_BYTES_MAX);
 const _: () = assert!(DATA_VALUE_BYTES_MAX + DATA_KEY_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(WATCH_PAGE_BYTES * 4 < WATCH_RING_BYTES);
+const _: () = assert!(WATCH_PAGE_BYTES * 2 < MESSAGE_BYTES_MAX);
 const _: () = assert!(SWEEP_EVENTS_PER_SWEEP >= SWEEP_EVENTS_PER_COMMAND);
 const _: () = assert!(SERVE_DEADLINE.as_millis() < CALL_DEADLINE.as_millis());

@@ -7,6 +7,8 @@ use replica::error::{ProposeError, ReadError};
 use replica::group::Group;
 use replica::machine::Machine;
 
+use tokio::sync::watch;
+
 use crate::group::{KvGroup, Standing};
 
 #[async_trait]
@@ -19,8 +21,20 @@ impl<M: Machine> KvGroup for Group<M> {
         Group::read_barrier(self).await
     }
 
+    async fn read_barrier_anywhere(&self) -> Result<(), ReadError> {
+        Group::read_barrier_anywhere(self).await
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        Group::applied(self)
+    }
+
     fn read(&self, visit: &mut dyn FnMut(&dyn View)) {
         Group::read(self, |_, view| visit(view));
+    }
+
+    fn read_long(&self, visit: &mut dyn FnMut(&dyn View)) {
+        visit(&Group::pin(self).view());
     }
 
     fn standing(&self) -> Standing {

@@ -6,8 +6,12 @@
 //!
 //! Not here: faults of a network. A test of those runs the client against real servers.
 
+mod member;
+
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
+
+pub use member::LocalMember;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -115,7 +115,8 @@ pub(crate) fn range_page(response: RangeResponse) -> Result<RangePage, String> {
     Ok(RangePage { pairs: response.kvs.into_iter().map(key_value).collect(), revision: header.revision })
 }
 
-fn key_value(pair: mvccpb::KeyValue) -> api::KeyValue {
+/// A pair as the API shows it.
+pub(crate) fn key_value(pair: mvccpb::KeyValue) -> api::KeyValue {
     api::KeyValue {
         key: pair.key,
         value: pair.value,

@@ -30,6 +30,7 @@ use ticket::control::{EventRecord, EventState};
 use ticket::id::BatchId;
 use ticket::manifest::Manifest;
 use ticket::money::{self, Fen};
+use world::mutant::{Mutant, armed};
 
 use crate::bulk::{self, BulkError, Landed, Walk};
 use crate::keyspace;
@@ -217,7 +218,10 @@ async fn pay(
     let tag = manifest.build.tag();
     let mut units = Vec::with_capacity(dues.len());
     for (batch, due) in dues {
-        let DataKey { partition, key } = keyspace::refund(tag, *batch);
+        let DataKey { partition, mut key } = keyspace::refund(tag, *batch);
+        if armed(Mutant::RefundTwice) {
+            key = [&key[..], b"again"].concat().into();
+        }
         let ops = vec![DataOp::InsertIfAbsent { key, value: keyspace::fen_value(due.get()) }];
         units.push(match due.is_zero() {
             true => Unit { partition, ops },

@@ -37,6 +37,7 @@ use queue::api::{Delivery, Queue, QueueError};
 use ticket::id::BuildId;
 use ticket::open::OpenKeyring;
 use tokio::sync::watch;
+use world::mutant::{Mutant, armed};
 
 use crate::keyspace;
 use counters::Counters;
@@ -171,6 +172,9 @@ impl Settler {
         let leased = deliveries.len();
         if leased == 0 {
             return Ok(Settled::default());
+        }
+        if armed(Mutant::AckBeforeRow) {
+            self.ack(deliveries.iter().map(|delivery| delivery.receipt.clone()).collect()).await;
         }
         let (outcome, done, left) = self.settle(deliveries).await;
         let acked = self.ack(done).await;

@@ -22,6 +22,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
+use world::mutant::{Mutant, armed};
 
 use crate::backlog::Backlog;
 use crate::command::{Accepted, Command, Fate, Forget, Offer, Reply, Return, Settle, Settled, Span};
@@ -165,7 +166,7 @@ impl QueueMachine {
         let mut accepted = Vec::with_capacity(offers.len());
         for offer in offers {
             let index_key = table::index_key(&offer.dedup_id);
-            if txn.get(&index_key)?.is_some() {
+            if txn.get(&index_key)?.is_some() && !armed(Mutant::DedupSkipped) {
                 self.tally.duplicates += 1;
                 accepted.push(Accepted::Duplicate);
                 continue;
@@ -203,7 +204,7 @@ impl QueueMachine {
                 if seq == settle.seq && lease == settle.lease);
             return Ok(if repeated { Settled::Done } else { Settled::Gone });
         }
-        if settle.lease.token != token_of(at) {
+        if settle.lease.token != token_of(at) && !armed(Mutant::LeaseNotFenced) {
             return Ok(Settled::Fenced);
         }
         self.remove_live(settle.seq);
@@ -235,8 +236,10 @@ impl QueueMachine {
                 let reason = cut_reason(&back.reason).to_owned();
                 let dead = Dead { header, dead_ms: at.now.0, reason };
                 txn.delete(table::header_key(seq));
-                txn.put(table::dead_key(seq), dead.encode());
                 self.tally.dead += 1;
+                if !armed(Mutant::DeadLetterDropped) {
+                    txn.put(table::dead_key(seq), dead.encode());
+                }
             }
         }
         Settled::Done

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use world::mutant::{Mutant, armed};
 
 /// The times and distances a replica works with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl ReplicaConfig {
             election_timeout_min: self.election_min_ms,
             election_timeout_max: self.election_max_ms,
             enable_pre_vote: Some(true),
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(armed(Mutant::LeaderRestored)),
             allow_log_reversion: Some(false),
             quorum_loss_probe_interval: Some(self.election_max_ms * 2),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),

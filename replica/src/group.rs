@@ -3,6 +3,7 @@
 //! ```text
 //!   propose -> batcher -> Raft -> log, peers, machine -> reply
 //!   read_barrier -> read gate -> quorum       read -> machine and state, one consistent cut
+//!   read_barrier_anywhere -> another gate -> here or at the leader
 //!   watch <- status <- Raft's metrics
 //! ```
 //!
@@ -24,6 +25,7 @@ use openraft::{Instant as _, Raft};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use world::mutant::{Mutant, armed};
 use world::{Clock, GroupId, NodeId};
 
 use crate::batcher::Batcher;
@@ -36,9 +38,9 @@ use crate::member_id::MemberId;
 use crate::members;
 use crate::network::link::Links;
 use crate::network::service::Acquaintance;
-use crate::reads::ReadGate;
+use crate::reads::{LeaderRound, MemberRound, ReadGate};
 use crate::retention;
-use crate::state::{StateHandle, StateStore};
+use crate::state::{PinnedState, StateHandle, StateStore};
 use crate::status::{Counters, GroupStatus, MemberStatus};
 use crate::types::{LogId, Peer, TypeConfig};
 
@@ -55,6 +57,8 @@ pub struct Group<M: Machine> {
     promise: Promise,
     batcher: Arc<Batcher>,
     gate: Arc<ReadGate>,
+    /// Passed by followers too.
+    member_gate: Arc<ReadGate>,
     reporter: Arc<Reporter>,
     status: watch::Receiver<GroupStatus>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -80,13 +84,23 @@ impl<M: Machine> Group<M> {
         let counters = Arc::new(Counters::default());
         let batcher = Batcher::new(Arc::clone(&counters));
         let gate = ReadGate::new(Arc::clone(&counters));
+        let member_gate = ReadGate::new(Arc::clone(&counters));
+        let leader_round = || LeaderRound { raft: raft.clone(), deadline: config.read_deadline };
+        let member_round = MemberRound {
+            group: id,
+            own,
+            leader_round: leader_round(),
+            state: state.clone(),
+            links: Arc::clone(&links),
+        };
         let patience = config.election_patience();
         let reporter = Arc::new(Reporter { group: id, own, patience, counters });
         let first = reporter.report(&raft.metrics().borrow_watched());
         let (reports, status) = watch::channel(first);
         let tasks = vec![
             tokio::spawn(Arc::clone(&batcher).run(raft.clone(), clock)),
-            tokio::spawn(Arc::clone(&gate).run(raft.clone(), config.read_deadline)),
+            tokio::spawn(Arc::clone(&gate).run(leader_round())),
+            tokio::spawn(Arc::clone(&member_gate).run(member_round)),
             tokio::spawn(retention::run(raft.clone(), extent, config.clone())),
             tokio::spawn(follow(Arc::clone(&reporter), raft.metrics(), reports)),
         ];
@@ -102,6 +116,7 @@ impl<M: Machine> Group<M> {
             promise,
             batcher,
             gate,
+            member_gate,
             reporter,
             status,
             tasks,
@@ -137,13 +152,38 @@ impl<M: Machine> Group<M> {
         if !self.is_leader() {
             return Err(ReadError::NotLeader { hint: self.leader() });
         }
+        if armed(Mutant::ReadWithoutQuorum) {
+            return Ok(());
+        }
         self.gate.pass(self.config.read_deadline).await
+    }
+
+    /// Returns when this member has applied everything that was acknowledged before the call began,
+    /// whether it leads or follows: a follower asks the leader how far that is. A [`Group::read`]
+    /// that follows is linearizable.
+    ///
+    /// # Errors
+    /// [`ReadError`]; `NotLeader` when nobody could be asked, and the next try may go well.
+    pub async fn read_barrier_anywhere(&self) -> Result<(), ReadError> {
+        self.member_gate.pass(self.config.read_deadline).await
+    }
+
+    /// Index of the last entry this member has applied, told whenever it changes.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.state.announcements()
     }
 
     /// Reads the machine and its durable state at one applied index: as new as this member knows,
     /// linearizable only after [`Group::read_barrier`].
     pub fn read<R>(&self, read: impl FnOnce(&M, &dyn View) -> R) -> R {
         self.state.read(read)
+    }
+
+    /// The state as [`Group::read`] shows it, for reads that take long: applying goes on meanwhile.
+    #[must_use]
+    pub fn pin(&self) -> PinnedState {
+        self.state.pin()
     }
 
     /// Whether this member leads. Raft refuses writes to a leader just elected until a first
@@ -289,6 +329,7 @@ impl<M: Machine> Group<M> {
     pub(crate) async fn stop(&self) {
         self.batcher.close();
         self.gate.close();
+        self.member_gate.close();
         if self.raft.shutdown().await.is_err() {
             tracing::error!(group = %self.id, "the replica did not stop cleanly");
         }

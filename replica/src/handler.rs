@@ -35,6 +35,10 @@ pub(crate) trait HostedGroup: Send + Sync {
     fn successor(&self) -> Option<NodeId>;
     async fn move_leader(&self, to: NodeId) -> Result<(), TransferError>;
     async fn replace_disk(&self, new: MemberId, address: &str, look: bool) -> Result<Step, ChangeError>;
+    /// Stands for election now.
+    async fn stand(&self);
+    /// Takes a snapshot now.
+    async fn snapshot_now(&self);
     async fn halt(&self);
 }
 
@@ -63,6 +67,16 @@ impl<M: Machine> HostedGroup for Group<M> {
 
     async fn replace_disk(&self, new: MemberId, address: &str, look: bool) -> Result<Step, ChangeError> {
         Group::replace_disk(self, new, address, look).await
+    }
+
+    async fn stand(&self) {
+        // Refused by a replica that has stopped: then there is nobody to stand.
+        let _ = self.raft.trigger().elect(false).await;
+    }
+
+    async fn snapshot_now(&self) {
+        // As above.
+        let _ = self.snapshot().await;
     }
 
     async fn halt(&self) {
@@ -106,6 +120,11 @@ impl<M: Machine> PeerHandler for Group<M> {
 
     async fn meet(&self, asker: MemberId, found: bool) -> Result<Acquaintance, String> {
         self.acquaintance(asker, found).await
+    }
+
+    async fn read_index(&self) -> Result<u64, String> {
+        self.read_barrier().await.map_err(|error| error.to_string())?;
+        Ok(*self.applied().borrow())
     }
 
     fn stage_snapshot(&self) -> StagedSnapshot {

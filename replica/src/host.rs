@@ -267,6 +267,28 @@ impl Host {
         Ok(steps)
     }
 
+    /// Hands one group to another member; `None` when the group is not on this host.
+    pub async fn transfer(&self, group: GroupId, to: NodeId) -> Option<Result<(), TransferError>> {
+        let group = self.groups.lock().get(&group).map(Arc::clone)?;
+        Some(group.move_leader(to).await)
+    }
+
+    /// Makes this host's member of a group stand for election now, without asking first whether
+    /// others would vote: a leader that is well is disturbed. Ignored by a leader.
+    pub async fn stand_for_election(&self, group: GroupId) {
+        let group = self.groups.lock().get(&group).map(Arc::clone);
+        if let Some(group) = group {
+            group.stand().await;
+        }
+    }
+
+    /// Takes a snapshot of every group on this host, so that their logs can be cut short.
+    pub async fn snapshot_all(&self) {
+        for group in self.hosted() {
+            group.snapshot_now().await;
+        }
+    }
+
     /// Hands the groups that this host leads to their preferred leaders, where those can take
     /// them. Answers what was tried.
     pub async fn rebalance(&self) -> Vec<(GroupId, NodeId, Result<(), TransferError>)> {

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   hongbao/event                      EventRecord   the active build, its slots in wall time, open or closed
+//!   hongbao/keylist/<build>            KeyList       data keys that may be used, and those that were revoked
 //!   hongbao/zone/<z>                   ZoneRecord    active or failed, and the epoch that fences it
 //!   hongbao/boot/<node>                BootRecord    starts of a node, ever: part of every seal nonce
 //!   hongbao/claim/<slot>/<file>        ClaimRecord   who may issue the file; written once, never moved
 //!   hongbao/freeze/<slot>/<file>       FreezeRecord  a claim whose zone was failed over; not reissued
 //! ```
-//! Values are JSON objects with a `format` field, so that a person can read them with `etcdctl`.
+//! Values are JSON objects with a `format` field, so that a person can read them with `hongbao kv get`.
 //!
 //! Invariant: every writer goes through one compare-and-write transaction that names the epoch it
 //! acted under.
@@ -30,6 +31,12 @@ pub const ZONE_PREFIX: &str = "hongbao/zone/";
 pub const CLAIM_PREFIX: &str = "hongbao/claim/";
 /// Prefix of all freezes.
 pub const FREEZE_PREFIX: &str = "hongbao/freeze/";
+
+/// Key of a build's [`KeyList`](crate::keys::KeyList).
+#[must_use]
+pub fn key_list_key(build: BuildId) -> String {
+    format!("hongbao/keylist/{build}")
+}
 
 /// Key of a zone's [`ZoneRecord`].
 #[must_use]

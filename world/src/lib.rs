@@ -16,6 +16,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod mutant;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod place;

@@ -1,6 +1,7 @@
 //! `hongbao deploy keys|push|activate|close|status`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,7 +70,7 @@ pub async fn run(command: DeployCommand, format: Format) -> Result<(), Failure> 
     match command {
         DeployCommand::Keys { place, node } => {
             let connected = place.target.connect()?;
-            let build = BuildDir::load(&place.build)?;
+            let build = BuildDir::load(Arc::new(RealDisk), &place.build)?;
             let nodes =
                 connected.cluster.nodes.iter().filter(|known| node.is_none_or(|node| node == known.id));
             let mut done = Vec::new();
@@ -86,13 +87,13 @@ pub async fn run(command: DeployCommand, format: Format) -> Result<(), Failure> 
         }
         DeployCommand::Push(place) => {
             let connected = place.target.connect()?;
-            let build = BuildDir::load(&place.build)?;
+            let build = BuildDir::load(Arc::new(RealDisk), &place.build)?;
             let pushed = build.push(&connected, |_| {}).await?;
             print(format, &pushed, |pushed| show_pushed(pushed))
         }
         DeployCommand::Activate { place, start_in, slot, gap } => {
             let connected = place.target.connect()?;
-            let build = BuildDir::load(&place.build)?;
+            let build = BuildDir::load(Arc::new(RealDisk), &place.build)?;
             let schedule = start_in.map_or(Schedule::AsPlanned, |start_in| Schedule::Compressed {
                 first: SystemClock::new().now().plus(Duration::from_secs(start_in)),
                 slot: Duration::from_secs(slot),
@@ -112,7 +113,7 @@ pub async fn run(command: DeployCommand, format: Format) -> Result<(), Failure> 
         }
         DeployCommand::Status(place) => {
             let connected = place.target.connect()?;
-            let build = BuildDir::load(&place.build)?;
+            let build = BuildDir::load(Arc::new(RealDisk), &place.build)?;
             let mut pushed = Vec::new();
             for node in &connected.cluster.nodes {
                 let path = format!("/v1/builds/{}", build.manifest.build);

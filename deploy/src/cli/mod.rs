@@ -7,7 +7,10 @@
 
 mod deploy;
 mod dev;
+mod drill;
+mod key;
 mod kv;
+mod member;
 pub mod money;
 mod packet;
 pub mod plan;
@@ -56,14 +59,17 @@ enum Command {
     /// Turn budget and script into ticket files
     #[command(subcommand)]
     Plan(plan::PlanCommand),
+    /// Take data keys of the active build out of use, or back
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Show the cluster's own records
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
     /// Bring a build to the nodes and make it the active one
     #[command(subcommand)]
     Deploy(deploy::DeployCommand),
     /// Show zones, leaders, slots and the queue
     Status(target::Target),
-    /// Operate the members of KV and queue
-    #[command(subcommand)]
-    Kv(kv::KvCommand),
     /// Operate zones
     #[command(subcommand)]
     Zone(zone::ZoneCommand),
@@ -79,6 +85,12 @@ enum Command {
     /// Follow one packet
     #[command(subcommand)]
     Packet(packet::PacketCommand),
+    /// Measure this cluster (or any etcd) with closed loops of load
+    #[command(subcommand)]
+    Bench(crate::bench::BenchCommand),
+    /// Rehearse failures in the simulator
+    #[command(subcommand)]
+    Drill(drill::DrillCommand),
     /// Session tokens of users
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -134,6 +146,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(command) => dev::run(command, format).await,
         Command::Serve { cluster, node } => Box::pin(crate::serve::run(&cluster, node)).await,
         Command::Plan(command) => plan::run(command, format),
+        Command::Drill(command) => drill::run(command, format),
+        Command::Key(command) => key::run(command, format).await,
         Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
         Command::Kv(command) => Box::pin(kv::run(command, format)).await,
@@ -142,6 +156,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Reconcile(command) => Box::pin(money::reconcile(command, format)).await,
         Command::Refund(command) => Box::pin(money::refund(command, format)).await,
         Command::Packet(command) => packet::run(command, format).await,
+        Command::Bench(command) => crate::bench::run(command, format).await,
         Command::Token(command) => token::run(command, format),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hongbao", &mut std::io::stdout());

@@ -25,7 +25,7 @@ use crate::clients;
 use crate::distribute::BuildDir;
 use crate::failure::{Context, Exit, Failure};
 use crate::output::{Format, grouped, print, right, table, yuan};
-use crate::serve::event;
+use crate::serve::{event, keys};
 
 /// `hongbao reconcile`
 #[derive(Debug, Subcommand)]
@@ -77,7 +77,7 @@ impl Money {
     /// Over these connections.
     #[must_use]
     pub fn new(kv: Arc<dyn Kv>, queue: Arc<dyn Queue>, build: &BuildDir, clock: &Arc<dyn Clock>) -> Money {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let disk = Arc::clone(&build.disk);
         let (build_dir, clock) = (build.path.clone(), Arc::clone(clock));
         Money { sources: Sources { disk, build_dir, kv, queue, clock }, manifest: build.manifest.clone() }
     }
@@ -115,7 +115,8 @@ impl Money {
     /// # Errors
     /// When the KV does not answer; what was credited stays so, and repeating goes on from there.
     pub async fn credit_pending(&self) -> Result<u64, Failure> {
-        let credited = reconcile::credit::credit_pending(&self.sources).await;
+        let (list, _) = keys::current(&*self.sources.kv, self.manifest.build).await?;
+        let credited = reconcile::credit::credit_pending(&self.sources, &list).await;
         Ok(credited.context(Exit::Unavailable, "crediting")?.count)
     }
 
@@ -154,7 +155,7 @@ pub async fn preload_instant(connected: &Connected, build: &BuildDir) -> Result<
 pub async fn reconcile(command: ReconcileCommand, format: Format) -> Result<(), Failure> {
     let ReconcileCommand::Run { place, credit, report: file } = command;
     let connected = place.target.connect()?;
-    let build = BuildDir::load(&place.build)?;
+    let build = BuildDir::load(Arc::new(RealDisk), &place.build)?;
     let money = Money::connect(&connected, &build)?;
     let mut report = money.reconcile().await?;
     let mut credited_now = None;
@@ -192,7 +193,7 @@ pub async fn reconcile(command: ReconcileCommand, format: Format) -> Result<(), 
 pub async fn refund(command: RefundCommand, format: Format) -> Result<(), Failure> {
     let RefundCommand::Run(place) = command;
     let connected = place.target.connect()?;
-    let build = BuildDir::load(&place.build)?;
+    let build = BuildDir::load(Arc::new(RealDisk), &place.build)?;
     let refunded = Money::connect(&connected, &build)?.refund().await?;
     print(format, &serde_json::json!({ "refunded_fen": refunded }), |_| {
         format!("{} yuan refunded", yuan(refunded))

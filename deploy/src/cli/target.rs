@@ -9,6 +9,7 @@ use clap::Args;
 use http::Method;
 use serde::de::DeserializeOwned;
 use world::NodeId;
+use world::disk::{Disk, RealDisk};
 use world::net::{Net, TcpNet};
 
 use crate::config::{Cluster, Node};
@@ -53,7 +54,7 @@ impl Target {
                 return Err(Failure::new(Exit::Usage, format!("which cluster? {cure}")));
             }
         };
-        Connected::to(cluster, Arc::new(TcpNet))
+        Connected::to(cluster, Arc::new(TcpNet), &RealDisk)
     }
 }
 
@@ -62,8 +63,8 @@ impl Connected {
     ///
     /// # Errors
     /// When the admin token cannot be read.
-    pub fn to(cluster: Cluster, net: Arc<dyn Net>) -> Result<Connected, Failure> {
-        let token = admin_token(&cluster)?;
+    pub fn to(cluster: Cluster, net: Arc<dyn Net>, disk: &dyn Disk) -> Result<Connected, Failure> {
+        let token = admin_token(disk, &cluster)?;
         Ok(Connected { cluster, net, token })
     }
 

@@ -23,10 +23,12 @@ use hdrhistogram::Histogram;
 use http::Method;
 use rand::RngExt;
 use serde::Deserialize;
+use ticket::id::PacketId;
+use world::Clock;
 use world::net::Net;
 use world::rng::{Seed, Stream};
-use world::{Clock, UnixMs};
 
+use super::probe::Witnesses;
 use crate::http::{Answer, ErrorBody, HttpClient, HttpError};
 
 /// How long a user waits for one answer.
@@ -53,6 +55,10 @@ pub struct CrowdOptions {
     pub edges: Vec<String>,
     /// Where the users' behaviour comes from.
     pub seed: u64,
+    /// Partitions of the queue.
+    pub partitions: u32,
+    /// Where the first acknowledged open of each partition is told.
+    pub witnesses: Witnesses,
 }
 
 /// An open that was acknowledged.
@@ -64,10 +70,6 @@ pub struct Acked {
     pub packet_id: String,
     /// What they were promised, in fen.
     pub amount_fen: u64,
-    /// When the request that was acknowledged left.
-    pub asked_at: UnixMs,
-    /// When the answer arrived.
-    pub acked_at: UnixMs,
 }
 
 /// What the crowd lived through.
@@ -288,6 +290,7 @@ impl Worker {
         self.memory.shake_us.saturating_record(took_us);
         self.progress.shakes.fetch_add(1, Ordering::Relaxed);
         *self.memory.shakes.entry(shaken.outcome.clone()).or_default() += 1;
+        tracing::debug!(user, outcome = %shaken.outcome, "shake");
         if let Some(history) = shaken.history {
             self.histories.insert(user, history);
         }
@@ -306,7 +309,6 @@ impl Worker {
         let body = Bytes::from(serde_json::json!({ "ticket": ticket }).to_string());
         let mut attempt = 0;
         loop {
-            let asked_at = self.clock.now();
             match self.try_open(user, attempt, body.clone()).await {
                 OpenOutcome::Opened(opened) => {
                     let took = self.clock.uptime() - started;
@@ -314,16 +316,17 @@ impl Worker {
                         .open_us
                         .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
                     self.progress.opens.fetch_add(1, Ordering::Relaxed);
+                    self.tell(&opened.packet_id);
+                    tracing::debug!(user, packet = %opened.packet_id, amount_fen = opened.amount_fen, attempt, "opened");
                     self.memory.acked.push(Acked {
                         user,
                         packet_id: opened.packet_id,
                         amount_fen: opened.amount_fen,
-                        asked_at,
-                        acked_at: self.clock.now(),
                     });
                     return;
                 }
                 OpenOutcome::Refused(code) => {
+                    tracing::debug!(user, %code, attempt, "open refused");
                     *self.memory.refused.entry(code).or_default() += 1;
                     return;
                 }
@@ -337,6 +340,14 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Makes an acknowledged open known to whoever checks that it stays.
+    fn tell(&self, packet_id: &str) {
+        let Ok(packet) = packet_id.parse::<PacketId>() else { return };
+        let key = Bytes::copy_from_slice(&packet.to_bytes());
+        let partition = queue::partitioner::partition_of(&key, self.options.partitions);
+        self.options.witnesses.lock().entry(partition).or_insert(key);
     }
 
     async fn try_open(&mut self, user: u64, attempt: usize, body: Bytes) -> OpenOutcome {

@@ -1,8 +1,15 @@
-//! Writes to every group of the KV all the time, and remembers what was acknowledged when.
+//! Writes to every group of the KV and to every partition of the queue all the time, and remembers
+//! what was acknowledged when.
+//!
+//! The KV's probes write keys of their own. The queue's probes put nothing into it that would have
+//! to be settled: they enqueue again what a user's open put there before, which takes the same way
+//! through the log.
 //!
 //! Invariant: each probe key is written by one task with rising numbers, so at the end its value must
-//! be at least the last acknowledged one.
+//! be at least the last acknowledged one; a queue that accepts an acknowledged opening as new has
+//! lost it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,10 +17,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvsvr::api::{DataKey, DataOp, Kv, KvError, Unit, UnitOutcome};
 use parking_lot::Mutex;
+use queue::api::{Enqueued, NewMessage, Queue};
 use world::{Clock, UnixMs};
 
 /// Pause between two writes of a probe.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Pause between two enqueues of a probe: less often, because users' opens wait in the same line.
+const QUEUE_PAUSE: Duration = Duration::from_millis(20);
 /// Where probes write.
 const PREFIX: &str = "probe/demo/";
 /// Partition keys tried until every data group has one.
@@ -22,19 +32,33 @@ const PARTITIONS_TRIED_MAX: u32 = 10_000;
 /// What one probe saw.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// `control` or `data N`.
+    /// `system`, `data N` or `queue N`.
     pub group: String,
+    /// Which of the two.
+    pub of: Of,
     /// Each acknowledged write: when it left and when the answer came.
     pub acked: Vec<(UnixMs, UnixMs)>,
     /// The last acknowledged number.
     pub last_acked: u64,
-    /// The number found at the end.
+    /// The number found at the end; of a queue the last acknowledged one, unless it forgot.
     pub found: Option<u64>,
 }
 
+/// What a probe writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// A group of the KV.
+    Kv,
+    /// A partition of the queue.
+    Queue,
+}
+
+/// For each partition an acknowledged opening's key, once there is one: the crowd fills it in.
+pub type Witnesses = Arc<Mutex<BTreeMap<u32, Bytes>>>;
+
 #[derive(Clone)]
 enum Target {
-    Control(String),
+    System(String),
     Data(DataKey),
 }
 
@@ -45,11 +69,16 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Starts one probe for each group.
+    /// Starts one probe for each group and partition.
     #[must_use]
-    pub fn start(kv: &Arc<dyn Kv>, clock: &Arc<dyn Clock>) -> Probes {
+    pub fn start(
+        kv: &Arc<dyn Kv>,
+        (queue, partitions): (&Arc<dyn Queue>, u32),
+        witnesses: &Witnesses,
+        clock: &Arc<dyn Clock>,
+    ) -> Probes {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut targets = vec![("control".to_owned(), Target::Control(format!("{PREFIX}control")))];
+        let mut targets = vec![("system".to_owned(), Target::System(format!("{PREFIX}system")))];
         for group in 0..kv.data_groups() {
             let partition = partition_in(group, kv.data_groups());
             let key = Bytes::from(format!("{PREFIX}{group}"));
@@ -58,7 +87,13 @@ impl Probes {
         let tasks = targets.into_iter().map(|(group, target)| {
             tokio::spawn(run(group, target, Arc::clone(kv), Arc::clone(clock), Arc::clone(&stop)))
         });
-        Probes { tasks: tasks.collect(), stop }
+        let mut tasks: Vec<_> = tasks.collect();
+        for partition in 0..partitions {
+            let (queue, witnesses) = (Arc::clone(queue), Arc::clone(witnesses));
+            let probe = run_queue(partition, queue, witnesses, Arc::clone(clock), Arc::clone(&stop));
+            tasks.push(tokio::spawn(probe));
+        }
+        Probes { tasks, stop }
     }
 
     /// Ends the probes and reads back what they wrote.
@@ -75,17 +110,20 @@ impl Probes {
     }
 }
 
-/// The first write that left after `moment` and was acknowledged, in the slowest of all groups:
-/// milliseconds after `moment`. `None` when a group acknowledged nothing any more.
+/// The first write that left after `moment` and was acknowledged, in the slowest of all groups of
+/// one kind that had acknowledged one before: milliseconds after `moment`. `None` when a group
+/// acknowledged nothing any more, or there was none.
 #[must_use]
-pub fn writable_again_ms(traces: &[Trace], moment: UnixMs) -> Option<u64> {
-    let mut slowest = 0;
-    for trace in traces {
+pub fn writable_again_ms(traces: &[Trace], of: Of, moment: UnixMs) -> Option<u64> {
+    let mut slowest = None;
+    let alive = |trace: &&Trace| trace.of == of && trace.acked.iter().any(|(asked, _)| *asked < moment);
+    for trace in traces.iter().filter(alive) {
         let first =
             trace.acked.iter().filter(|(asked, _)| moment <= *asked).map(|(_, acked)| *acked).min()?;
-        slowest = slowest.max(u64::try_from(first.since(moment).as_millis()).unwrap_or(u64::MAX));
+        let after = u64::try_from(first.since(moment).as_millis()).unwrap_or(u64::MAX);
+        slowest = slowest.max(Some(after));
     }
-    Some(slowest)
+    slowest
 }
 
 async fn run(
@@ -95,27 +133,56 @@ async fn run(
     clock: Arc<dyn Clock>,
     stop: Arc<AtomicBool>,
 ) -> Trace {
-    let trace = Mutex::new(Trace { group, acked: Vec::new(), last_acked: 0, found: None });
+    let mut trace = Trace { group, of: Of::Kv, acked: Vec::new(), last_acked: 0, found: None };
     let mut number = 0;
     while !stop.load(Ordering::SeqCst) {
         number += 1;
         let asked = clock.now();
         if write(&*kv, &target, number).await.is_ok() {
-            let mut trace = trace.lock();
             trace.acked.push((asked, clock.now()));
             trace.last_acked = number;
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let mut trace = trace.into_inner();
     trace.found = read(&*kv, &target).await.ok().flatten();
+    trace
+}
+
+async fn run_queue(
+    partition: u32,
+    queue: Arc<dyn Queue>,
+    witnesses: Witnesses,
+    clock: Arc<dyn Clock>,
+    stop: Arc<AtomicBool>,
+) -> Trace {
+    let group = format!("queue {partition}");
+    let mut trace = Trace { group, of: Of::Queue, acked: Vec::new(), last_acked: 0, found: Some(0) };
+    while !stop.load(Ordering::SeqCst) {
+        let witness = witnesses.lock().get(&partition).cloned();
+        if let Some(key) = witness {
+            let body = Bytes::from_static(b"probe");
+            let again = NewMessage { key: key.clone(), dedup_id: key, body, delay: Duration::ZERO };
+            let asked = clock.now();
+            match queue.enqueue(vec![again]).await.pop() {
+                Some(Ok(Enqueued::Duplicate { .. })) => {
+                    trace.acked.push((asked, clock.now()));
+                    trace.last_acked += 1;
+                    trace.found = trace.found.map(|found| found + 1);
+                }
+                // It was acknowledged before, and is gone.
+                Some(Ok(Enqueued::New)) => trace.found = None,
+                Some(Err(_)) | None => {}
+            }
+        }
+        tokio::time::sleep(QUEUE_PAUSE).await;
+    }
     trace
 }
 
 async fn write(kv: &dyn Kv, target: &Target, number: u64) -> Result<(), KvError> {
     let value = Bytes::copy_from_slice(&number.to_be_bytes());
     match target {
-        Target::Control(key) => kv.put(key.as_bytes(), &value).await.map(|_| ()),
+        Target::System(key) => kv.put(key.as_bytes(), &value).await.map(|_| ()),
         Target::Data(key) => {
             let ops = vec![DataOp::Put { key: key.key.clone(), value }];
             let unit = Unit { partition: key.partition.clone(), ops };
@@ -133,7 +200,7 @@ async fn write(kv: &dyn Kv, target: &Target, number: u64) -> Result<(), KvError>
 
 async fn read(kv: &dyn Kv, target: &Target) -> Result<Option<u64>, KvError> {
     let value = match target {
-        Target::Control(key) => kv.get(key.as_bytes()).await?.map(|pair| pair.value),
+        Target::System(key) => kv.get(key.as_bytes()).await?.map(|pair| pair.value),
         Target::Data(key) => kv.read(vec![key.clone()]).await?.pop().flatten(),
     };
     Ok(value.and_then(|value| value.as_ref().try_into().ok().map(u64::from_be_bytes)))

@@ -14,12 +14,13 @@ use payment::plan::{BuildOptions, Layout, VerifyOptions};
 use queue::api::Queue;
 use ticket::control::EventRecord;
 use ticket::id::UserId;
+use world::disk::RealDisk;
 use world::net::Net;
 use world::{Clock, UnixMs, ZoneId};
 
 use super::crowd::{Crowd, CrowdOptions, Memory};
 use super::ledger::Books;
-use super::probe::{Probes, Trace};
+use super::probe::{Probes, Trace, Witnesses};
 use super::report::Report;
 use super::stage::Stage;
 use super::timeline::Timeline;
@@ -92,9 +93,11 @@ pub async fn tell(args: &DemoArgs, stage: &Stage, doors: Doors) -> Result<Report
     scene.timeline.note(format!("{} large amounts loaded for instant credit", grouped(loaded)));
     activate(&mut scene).await?;
 
-    let probes = Probes::start(&scene.kv, &scene.doors.clock);
+    let witnesses = Witnesses::default();
+    let partitions = scene.connected.cluster.queue.partitions;
+    let probes = Probes::start(&scene.kv, (&scene.queue, partitions), &witnesses, &scene.doors.clock);
     let watch = Watch::start(&scene.connected.cluster, &scene.doors.net);
-    let crowd = gather_crowd(&scene)?;
+    let crowd = gather_crowd(&scene, &witnesses)?;
     let loss = play_slots(&scene, &crowd).await?;
     let memory = crowd.finish().await;
     let traces = probes.finish().await;
@@ -129,7 +132,7 @@ fn make_build(args: &DemoArgs, stage: &Stage, timeline: &Timeline) -> Result<Bui
     ));
     let verified = plan::verify(&stage.build_dir(), VerifyOptions { full: true, jobs: 0 })?;
     timeline.note(format!("every record verified against the budget in {:.2} s", verified.seconds));
-    BuildDir::load(&stage.build_dir())
+    BuildDir::load(Arc::new(RealDisk), &stage.build_dir())
 }
 
 async fn raise_cluster<'a>(
@@ -146,7 +149,7 @@ async fn raise_cluster<'a>(
     let cluster = DevDir::load(&stage.cluster_dir())?.cluster()?;
     let kv: Arc<dyn Kv> = Arc::new(clients::kv(&cluster, &doors.net, None));
     let queue: Arc<dyn Queue> = Arc::new(clients::queue(&cluster, &doors.net, None)?);
-    let connected = Connected::to(cluster, Arc::clone(&doors.net))?;
+    let connected = Connected::to(cluster, Arc::clone(&doors.net), &RealDisk)?;
     build.install_secrets(&connected)?;
     let pushed = build.push(&connected, |_| {}).await?;
     let copies: usize = pushed.iter().map(|node| node.verified).sum();
@@ -171,7 +174,7 @@ async fn activate(scene: &mut Scene<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn gather_crowd(scene: &Scene<'_>) -> Result<Crowd, Failure> {
+fn gather_crowd(scene: &Scene<'_>, witnesses: &Witnesses) -> Result<Crowd, Failure> {
     let key = token::session_key(&DevDir::load(&scene.stage.cluster_dir())?.session_key_file())?;
     let expires = scene.doors.clock.now().plus(TOKEN_FOR);
     let tokens =
@@ -183,6 +186,8 @@ fn gather_crowd(scene: &Scene<'_>) -> Result<Crowd, Failure> {
         shakes_per_second: scene.args.rate,
         edges,
         seed: scene.args.seed,
+        partitions: scene.connected.cluster.queue.partitions,
+        witnesses: Arc::clone(witnesses),
     };
     scene.timeline.note(format!("{} users gather at {} nodes", grouped(options.users), options.edges.len()));
     Ok(Crowd::start(options, tokens, &scene.doors.net, &scene.doors.clock))
@@ -326,7 +331,6 @@ async fn settle_up(
         event: &event,
         zones: &zones,
         nodes: &nodes,
-        partitions: scene.connected.cluster.queue.partitions,
         before: &before,
         after: &after,
         books: &books,

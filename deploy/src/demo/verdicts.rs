@@ -13,7 +13,7 @@ use world::{NodeId, UnixMs, ZoneId};
 
 use super::crowd::{Acked, Memory};
 use super::ledger::Books;
-use super::probe::{Trace, writable_again_ms};
+use super::probe::{Of, Trace, writable_again_ms};
 use super::report::{Claims, Opens, Packets, Report, SlotRow, Speed, Thefts, Verdict, ZoneRow};
 use super::watch::Issued;
 use crate::output::{grouped, yuan};
@@ -32,8 +32,6 @@ pub struct Evidence<'a> {
     pub zones: &'a ZonesReport,
     /// Records issued, as the nodes themselves said, file by file.
     pub nodes: &'a Issued,
-    /// Partitions of the queue.
-    pub partitions: u32,
     /// The first reconcile.
     pub before: &'a Reconciled,
     /// The last reconcile.
@@ -67,18 +65,11 @@ pub fn judge(evidence: &Evidence<'_>) -> Report {
     let claims = claims(evidence);
     let frozen = frozen_files(evidence);
     let packets = packets(evidence, &frozen);
-    let kv_ms = evidence.killed_at.and_then(|at| writable_again_ms(evidence.traces, at));
-    let queue_ms = evidence.killed_at.and_then(|at| queue_writable_again_ms(evidence, at));
+    let kv_ms = evidence.killed_at.and_then(|at| writable_again_ms(evidence.traces, Of::Kv, at));
+    let queue_ms = evidence.killed_at.and_then(|at| writable_again_ms(evidence.traces, Of::Queue, at));
     let totals = &evidence.after.totals;
-    let invariants = vec![
-        minted(evidence),
-        claimed_once(&claims, evidence),
-        issued_once(evidence, &fates),
-        opens_kept(evidence, &fates),
-        balanced(evidence),
-        only_from_the_plan(evidence),
-        survived(evidence, &fates, kv_ms, queue_ms),
-    ];
+    let mut invariants = about_money(evidence);
+    invariants.push(survived(evidence, &fates, kv_ms, queue_ms));
     Report {
         ok: invariants.iter().all(|verdict| verdict.held),
         event: evidence.manifest.event.clone(),
@@ -112,6 +103,20 @@ pub fn judge(evidence: &Evidence<'_>) -> Report {
         invariants,
         seconds: evidence.seconds,
     }
+}
+
+/// The verdicts on I1 to I6, which need no probes.
+#[must_use]
+pub fn about_money(evidence: &Evidence<'_>) -> Vec<Verdict> {
+    let fates = fates(evidence);
+    vec![
+        minted(evidence),
+        claimed_once(&claims(evidence), evidence),
+        issued_once(evidence, &fates),
+        opens_kept(evidence, &fates),
+        balanced(evidence),
+        only_from_the_plan(evidence),
+    ]
 }
 
 fn verdict(id: &str, held: bool, detail: String) -> Verdict {
@@ -219,15 +224,21 @@ fn survived(evidence: &Evidence<'_>, fates: &Fates, kv_ms: Option<u64>, queue_ms
         .filter(|trace| trace.found.is_none_or(|found| found < trace.last_acked))
         .map(|trace| trace.group.as_str())
         .collect();
-    let writes: usize = evidence.traces.iter().map(|trace| trace.acked.len()).sum();
+    let acked = |of: Of| -> u64 {
+        evidence.traces.iter().filter(|trace| trace.of == of).map(|trace| trace.acked.len() as u64).sum()
+    };
+    let (writes, enqueues) = (acked(Of::Kv), acked(Of::Queue));
     let quick =
         evidence.killed_at.is_none() || kv_ms.max(queue_ms).is_some_and(|ms| ms < WRITABLE_AGAIN_MS_MAX);
     let answered = evidence.killed_at.is_none() || (kv_ms.is_some() && queue_ms.is_some());
-    let held = forgotten.is_empty() && fates.lost.is_empty() && quick && answered && writes > 0;
+    let held =
+        forgotten.is_empty() && fates.lost.is_empty() && quick && answered && writes > 0 && enqueues > 0;
     let detail = format!(
-        "{} KV writes and {} enqueues acknowledged, {} forgotten",
-        grouped(writes as u64),
+        "{} KV writes and {} enqueues acknowledged, {} of them remembered {} times, {} forgotten",
+        grouped(writes),
         grouped(evidence.memory.acked.len() as u64),
+        evidence.traces.iter().filter(|trace| trace.of == Of::Queue && trace.last_acked > 0).count(),
+        grouped(enqueues),
         forgotten.len() + fates.lost.len()
     );
     verdict("I7", held, detail)
@@ -376,22 +387,6 @@ fn zone_rows(evidence: &Evidence<'_>, frozen: &BTreeMap<(SlotNo, FileNo), (NodeI
         });
     }
     rows
-}
-
-/// As for the KV, by the crowd's own opens: the first acknowledged one in the slowest partition.
-fn queue_writable_again_ms(evidence: &Evidence<'_>, killed_at: UnixMs) -> Option<u64> {
-    let mut first: BTreeMap<u32, UnixMs> = BTreeMap::new();
-    for acked in evidence.memory.acked.iter().filter(|acked| killed_at <= acked.asked_at) {
-        let Ok(packet) = acked.packet_id.parse::<PacketId>() else { continue };
-        let partition = queue::partitioner::partition_of(&packet.to_bytes(), evidence.partitions);
-        let earliest = first.entry(partition).or_insert(acked.acked_at);
-        *earliest = (*earliest).min(acked.acked_at);
-    }
-    if first.len() < evidence.partitions as usize {
-        return None;
-    }
-    let slowest = first.values().max()?;
-    Some(u64::try_from(slowest.since(killed_at).as_millis()).unwrap_or(u64::MAX))
 }
 
 fn answered(memory: &Memory) -> u64 {

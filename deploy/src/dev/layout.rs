@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use ticket::sign::SigningKey;
@@ -18,6 +19,9 @@ use world::{NodeId, rng};
 use super::process;
 use crate::config::{Access, Cluster, Kv, Node, Queue, Raft};
 use crate::failure::{Context, Exit, Failure};
+
+/// How long a killed process may take to let go of its files.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The first port when none is asked for.
 const BASE_PORT: u16 = 7000;
@@ -127,6 +131,9 @@ impl DevDir {
     /// # Errors
     /// When the process cannot be started.
     pub fn start(&self, cluster: &Cluster, node: NodeId) -> Result<(), Failure> {
+        if let Some(before) = self.processes()?.pids.get(&node) {
+            process::await_end(*before, ENDED_WITHIN);
+        }
         let data_dir = &cluster.node(node)?.data_dir;
         fs::create_dir_all(data_dir).context(Exit::Error, format!("making {}", data_dir.display()))?;
         let log = OpenOptions::new().create(true).append(true).open(data_dir.join("log"));

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::Method;
 use serde::{Deserialize, Serialize};
 use world::NodeId;
+use world::disk::Disk;
 use world::net::{Net, TcpNet};
 
 use crate::config::Cluster;
@@ -195,8 +196,10 @@ async fn wait_until_serving(dev: &DevDir, cluster: &Cluster) -> Result<(), Failu
 ///
 /// # Errors
 /// When the file it names cannot be read.
-pub fn admin_token(cluster: &Cluster) -> Result<Option<String>, Failure> {
+pub fn admin_token(disk: &dyn Disk, cluster: &Cluster) -> Result<Option<String>, Failure> {
     let Some(path) = &cluster.admin_token_file else { return Ok(None) };
-    let text = std::fs::read_to_string(path).context(Exit::Denied, format!("reading {}", path.display()))?;
+    let doing = || format!("reading {}", path.display());
+    let text = disk.read(path).context(Exit::Denied, doing())?;
+    let text = String::from_utf8(text).context(Exit::Usage, doing())?;
     Ok(Some(text.trim().to_owned()))
 }

@@ -5,11 +5,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use world::NodeId;
 
 use crate::failure::{Context, Exit, Failure};
+
+/// Pause between two looks at a process that is ending.
+const ENDED_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Whether the process runs. One that ended and was not yet collected does not.
 #[must_use]
@@ -18,6 +22,17 @@ pub fn lives(pid: u32) -> bool {
     // The state follows the command's name, which stands in parentheses and may hold spaces.
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     !matches!(state, None | Some('Z' | 'X'))
+}
+
+/// Waits, for `patience` at most, until a process that was ended is gone with its files. Between
+/// SIGKILL and then it has no command line any more, and still holds the locks of its databases.
+pub fn await_end(pid: u32, patience: Duration) {
+    let mut waited = Duration::ZERO;
+    let leaving = || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty());
+    while waited < patience && lives(pid) && leaving() {
+        std::thread::sleep(ENDED_LOOK_EVERY);
+        waited += ENDED_LOOK_EVERY;
+    }
 }
 
 /// Whether the process is `hongbao serve` of this cluster file and node.

@@ -14,6 +14,7 @@ use axum::routing::{get, post, put};
 use serde::{Deserialize, Serialize};
 use ticket::control::{self, EventRecord, EventState};
 use ticket::id::{BuildId, FileNo};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use world::net::Net;
 use world::{Clock, NodeId, ZoneId};
 
@@ -22,7 +23,7 @@ use super::api::{
     ZoneRequest, ZonesReport,
 };
 use super::observer::Observer;
-use super::{event, members};
+use super::{event, keys, members};
 use crate::config::Cluster;
 use crate::failover::act;
 use crate::failure::{Exit, Failure};
@@ -59,7 +60,7 @@ pub struct Admin {
 }
 
 /// A refusal on its way out.
-struct Refusal(Failure);
+pub(super) struct Refusal(Failure);
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Refusal {
@@ -87,7 +88,8 @@ impl IntoResponse for Refusal {
     }
 }
 
-type Answered<T> = Result<axum::Json<T>, Refusal>;
+/// What a handler answers.
+pub(super) type Answered<T> = Result<axum::Json<T>, Refusal>;
 
 /// All endpoints.
 pub fn router(admin: Arc<Admin>) -> Router {
@@ -104,12 +106,14 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/builds/{build}/files/{file}", put(put_file))
         .route("/v1/event", get(show_event).put(activate))
         .route("/v1/event/close", post(close))
+        .merge(keys::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(admin)
 }
 
 impl Admin {
-    fn check_token(&self, headers: &HeaderMap) -> Result<(), Failure> {
+    /// Refuses who does not know the admin token.
+    pub(super) fn check_token(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let Some(expected) = &self.token else { return Ok(()) };
         let given = headers.get("authorization").and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
@@ -257,18 +261,22 @@ async fn blocking<T: Serialize + Send + 'static>(
     admin: Arc<Admin>,
     work: impl FnOnce(&Admin) -> Result<T, Failure> + Send + 'static,
 ) -> Answered<T> {
+    // On a single-threaded runtime (the simulator) the work is done in place: its order is fixed.
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return Ok(axum::Json(work(&admin)?));
+    }
     let done = tokio::task::spawn_blocking(move || work(&admin)).await;
     let done = done.map_err(|error| Failure::new(Exit::Error, format!("the work failed: {error}")))?;
     Ok(axum::Json(done?))
 }
 
-fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Failure>
+pub(super) fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Failure>
 where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error: T::Err| Failure::new(Exit::Usage, error.to_string()))
 }
 
-fn parse_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+pub(super) fn parse_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(body).map_err(|error| Failure::new(Exit::Usage, format!("the body: {error}")))
 }

@@ -11,6 +11,7 @@
 //!   PUT  /v1/builds/{b}/roster         signed roster   -> BuildReport
 //!   PUT  /v1/builds/{b}/files/{n}      a ticket file   -> BuildReport
 //!   GET  /v1/builds/{b}                BuildReport
+//!   ...  /v1/builds/{b}/keys...         see `keys.rs`
 //!   GET  /v1/event                     EventReport
 //!   PUT  /v1/event                     ActivateRequest -> EventReport
 //!   POST /v1/event/close               EventReport

@@ -12,11 +12,13 @@
 pub mod admin;
 pub mod api;
 pub mod event;
+pub mod keys;
 pub mod members;
 pub mod node;
 pub mod observer;
 pub mod payments;
 pub mod readiness;
+pub mod storage;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use world::net::TcpNet;
 use crate::config::Cluster;
 use crate::failure::{Context, Exit, Failure};
 use node::{Doors, Running};
+use storage::RocksStorage;
 
 /// Runs one node until it is told to stop.
 ///
@@ -37,8 +40,12 @@ use node::{Doors, Running};
 /// When it cannot start, or its storage fails.
 pub async fn run(cluster_file: &Path, id: NodeId) -> Result<(), Failure> {
     let cluster = Cluster::load(cluster_file)?;
-    let doors =
-        Doors { clock: Arc::new(SystemClock::new()), net: Arc::new(TcpNet), disk: Arc::new(RealDisk) };
+    let doors = Doors {
+        clock: Arc::new(SystemClock::new()),
+        net: Arc::new(TcpNet),
+        disk: Arc::new(RealDisk),
+        storage: Arc::new(RocksStorage),
+    };
     let mut terminate = signal(SignalKind::terminate()).context(Exit::Error, "listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(Exit::Error, "listening for SIGINT")?;
     let mut running = Running::start(cluster, id, doors).await?;

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use access::edge::{Edge, EdgeConfig};
 use access::node::{AccessNode, NodeConfig};
+use futures_util::future::BoxFuture;
 use kvsvr::etcd::{Identity, MemberInfo};
 use kvsvr::group::KvGroup;
 use kvsvr::machine::control::ControlMachine;
@@ -20,7 +20,6 @@ use kvsvr::server::KvServer;
 use queue::machine::QueueMachine;
 use queue::partition::{Partition, PartitionConfig};
 use replica::config::ReplicaConfig;
-use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::host::{Engines, Host, HostConfig};
 use replica::identity;
 use replica::log::LogWriter;
@@ -37,8 +36,9 @@ use super::admin::{self, Admin};
 use super::observer::Observer;
 use super::payments::Payments;
 use super::readiness::Readiness;
+use super::storage::Storage;
 use crate::clients;
-use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM};
+use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use crate::dev::admin_token;
 use crate::failure::{Context, Exit, Failure};
 use crate::store::TicketStore;
@@ -53,7 +53,7 @@ const LOOK_AT_STORAGE_EVERY: Duration = Duration::from_millis(500);
 /// Pause before something that needs a quorum is tried again at the start.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// The doors of `world`, together.
+/// The doors to the outside, together.
 #[derive(Clone)]
 pub struct Doors {
     /// Time.
@@ -62,12 +62,15 @@ pub struct Doors {
     pub net: Arc<dyn Net>,
     /// Disk.
     pub disk: Arc<dyn Disk>,
+    /// Engines of logs and state.
+    pub storage: Arc<dyn Storage>,
 }
 
 /// A running node.
 pub struct Running {
     host: Arc<Host>,
     access: Arc<AccessNode>,
+    kv: KvServer,
     writer: LogWriter,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -86,13 +89,19 @@ impl Running {
     ///
     /// # Errors
     /// When storage refuses, an address is taken or a secret is missing.
-    pub async fn start(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
+    pub fn start(cluster: Cluster, id: NodeId, doors: Doors) -> BoxFuture<'static, Result<Running, Failure>> {
+        // Boxed here, so that whoever starts nodes does not compile all of a node again.
+        Box::pin(Running::assemble(cluster, id, doors))
+    }
+
+    async fn assemble(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
         let node = cluster.node(id)?.clone();
         doors
             .disk
             .create_dir_all(&node.data_dir)
             .context(Exit::Error, format!("making {}", node.data_dir.display()))?;
-        let (engines, writer) = open_engines(&node.data_dir)?;
+        let engines = doors.storage.open(&node.data_dir)?;
+        let writer = engines.log_writer.clone();
         let host = start_host(&cluster, id, &doors, engines)?;
         let groups = add_groups(&cluster, id, &doors, &host).await?;
 
@@ -115,7 +124,7 @@ impl Running {
         let edge = Edge::new(edge_config, Arc::clone(&access), opener, Arc::clone(&doors.clock));
 
         let observer = Arc::new(Observer::default());
-        let token = admin_token(&cluster)?;
+        let token = admin_token(&*doors.disk, &cluster)?;
         let readiness = Readiness {
             node: id,
             host: Arc::clone(&host),
@@ -156,7 +165,13 @@ impl Running {
             let watching = Arc::clone(&observer).watch(Arc::clone(&doors.net), other.clone(), token.clone());
             tasks.push(tokio::spawn(until(stopped.clone(), watching)));
         }
-        Ok(Running { host, access, writer, stop, tasks, failures })
+        Ok(Running { host, access, kv: groups.kv, writer, stop, tasks, failures })
+    }
+
+    /// The groups on this node; what an operator's tools, and a simulator, look at and push.
+    #[must_use]
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
     }
 
     /// Resolves when something has failed that the node cannot go on without.
@@ -171,12 +186,17 @@ impl Running {
     ///
     /// # Errors
     /// When storage could not be flushed; nothing acknowledged is lost then either.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub fn stop(self) -> BoxFuture<'static, Result<(), Failure>> {
+        Box::pin(self.leave())
+    }
+
+    async fn leave(self) -> Result<(), Failure> {
         self.access.stop().await;
         let handed_over = self.host.drain();
         if tokio::time::timeout(HANDOVER_WITHIN, handed_over).await.is_err() {
             tracing::warn!("some groups were not handed over in time");
         }
+        self.kv.end_streams();
         // Nobody listening means that everything has ended already.
         let _ = self.stop.send(true);
         let ended = futures_util::future::join_all(self.tasks);
@@ -189,23 +209,13 @@ impl Running {
     }
 }
 
-fn open_engines(data_dir: &Path) -> Result<(Engines, LogWriter), Failure> {
-    let open = |name: &str, mode: Mode| {
-        let path = data_dir.join(name);
-        RocksEngine::open(&path, mode, Memory::default())
-            .context(Exit::Error, format!("opening {}", path.display()))
-    };
-    let log = open(identity::LOG_DIR, Mode::Log)?;
-    let state = open(identity::STATE_DIR, Mode::State)?;
-    let writer = LogWriter::start_thread(log.clone()).context(Exit::Error, "starting the log writer")?;
-    Ok((Engines { log, log_writer: writer.clone(), state }, writer))
-}
-
 fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) -> Result<Arc<Host>, Failure> {
     let replica = ReplicaConfig {
         heartbeat_ms: cluster.raft.heartbeat_ms,
         election_min_ms: cluster.raft.election_min_ms,
         election_max_ms: cluster.raft.election_max_ms,
+        snapshot_every_entries: cluster.raft.snapshot_every_entries,
+        keep_entries: cluster.raft.keep_entries,
         ..ReplicaConfig::default()
     };
     let data_dir = &cluster.node(id)?.data_dir;
@@ -226,6 +236,8 @@ async fn add_groups(
 ) -> Result<Groups, Failure> {
     let voters = cluster.voters();
     let first_leader = |number: u32| voters[number as usize % voters.len()].0;
+    let system = host.add_group(SYSTEM_GROUP, ControlMachine, &voters, first_leader(2)).await;
+    let system = system.context(Exit::Error, "joining the system group")?;
     let control = host.add_group(CONTROL_GROUP, ControlMachine, &voters, first_leader(0)).await;
     let control = control.context(Exit::Error, "joining the control group")?;
     let mut data: Vec<Arc<dyn KvGroup>> = Vec::new();
@@ -254,7 +266,7 @@ async fn add_groups(
     let digest = blake3::hash(cluster.session_public_key.as_bytes());
     let cluster_id = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight bytes"));
     let identity = Identity { cluster_id, node: id };
-    let kv = KvServer::new(identity, members.collect(), Arc::clone(&doors.net), control, data);
+    let kv = KvServer::new(identity, members.collect(), Arc::clone(&doors.net), system, control, data);
     Ok(Groups { kv, partitions })
 }
 
@@ -264,7 +276,7 @@ fn start_access(
     doors: &Doors,
     kv: &Arc<dyn Kv>,
 ) -> Result<Arc<AccessNode>, Failure> {
-    let history_key = clients::history_key(cluster)?;
+    let history_key = clients::history_key(&*doors.disk, cluster)?;
     let mut config = NodeConfig::new(node.id, node.data_dir.clone(), history_key);
     config.block = cluster.access.reserve_records;
     config.timing.grace_ms = cluster.access.claim_grace_ms;
@@ -379,6 +391,7 @@ impl Tasks {
 pub fn group_name(group: GroupId) -> String {
     match group.0 {
         0 => "control".to_owned(),
+        number if number == SYSTEM_GROUP.0 => "system".to_owned(),
         number if number >= QUEUE_GROUPS_FROM => format!("queue {}", number - QUEUE_GROUPS_FROM),
         number => format!("data {number}"),
     }

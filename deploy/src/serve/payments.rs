@@ -1,7 +1,7 @@
 //! The opener and the settler of a node, from the moment the active build's secrets are on its disk.
 //!
-//! Invariant: they work for the build that is active, under the key list that lies on the disk now:
-//! a revoked key is refused within seconds, without a restart.
+//! Invariant: they work for the build that is active, under the key list that stands in KvSvr:
+//! a revoked key is refused within a second, without a restart.
 //!
 //! Not here: the decisions themselves (crate `payment`).
 
@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use world::Clock;
 use world::disk::Disk;
 
-use super::event;
+use super::{event, keys};
 use crate::failure::{Context, Exit, Failure};
 use crate::store::TicketStore;
 
@@ -119,10 +119,12 @@ impl Payments {
         if !self.disk.exists(&secrets.join("sign.pub")) {
             return Ok(());
         }
+        // Without a list no key is known to be good.
+        let Some((list, _)) = keys::read(&*self.kv, record.build).await? else { return Ok(()) };
         let view = Arc::new(EventView { event: record.clone(), confirmed_ms: asked_at });
         match active {
             None => {
-                let (made, settler) = self.activate(&record, &secrets, view)?;
+                let (made, settler) = self.activate(&record, &secrets, view, list)?;
                 let mut stop = stopped.clone();
                 *settling = Some(tokio::spawn(async move {
                     let stop = async move {
@@ -136,7 +138,6 @@ impl Payments {
             }
             Some(active) => {
                 active.event.send_replace(Some(view));
-                let list = self.key_list(&secrets)?;
                 if list != active.key_list {
                     let ring = active.keys.borrow().with_list(list.clone());
                     active.keys.send_replace(Arc::new(ring));
@@ -153,6 +154,7 @@ impl Payments {
         record: &EventRecord,
         secrets: &Path,
         view: Arc<EventView>,
+        key_list: KeyList,
     ) -> Result<(Active, Arc<Settler>), Failure> {
         let reading = |what: &str| format!("reading {what} of build {}", record.build);
         let trusted = VerifyingKey::load(&*self.disk, &secrets.join("sign.pub"))
@@ -163,7 +165,6 @@ impl Payments {
             .context(Exit::Denied, reading("build.key"))?;
         let master = SealMaster::load(&*self.disk, &secrets.join("seal.key"))
             .context(Exit::Denied, reading("seal.key"))?;
-        let key_list = self.key_list(secrets)?;
         let ring = OpenKeyring::new(&secret, record.build, manifest.key_count, key_list.clone());
         let (event, event_watch) = watch::channel(Some(view));
         let (keys, key_watch) = watch::channel(Arc::new(ring));
@@ -182,12 +183,6 @@ impl Payments {
         self.opener.store(Some(Arc::new(opener)));
         self.settler.store(Some(Arc::clone(&settler)));
         Ok((Active { event, keys, key_list }, settler))
-    }
-
-    fn key_list(&self, secrets: &Path) -> Result<KeyList, Failure> {
-        let bytes =
-            self.disk.read(&secrets.join("keylist.json")).context(Exit::Denied, "reading keylist.json")?;
-        KeyList::decode(&bytes).context(Exit::Denied, "reading keylist.json")
     }
 }
 

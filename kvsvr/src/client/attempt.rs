@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -40,7 +41,7 @@ enum Verdict {
 
 /// Whom to ask for which group.
 pub(super) struct Router {
-    peers: Peers,
+    peers: Arc<Peers>,
     // As configured: the nearest first.
     order: Vec<NodeId>,
     deadline: Duration,
@@ -55,9 +56,14 @@ pub(super) fn with_deadline<T>(message: T, patience: Duration) -> Request<T> {
 }
 
 impl Router {
-    pub(super) fn new(peers: Peers, order: Vec<NodeId>, deadline: Duration) -> Router {
+    pub(super) fn new(peers: Arc<Peers>, order: Vec<NodeId>, deadline: Duration) -> Router {
         assert!(!order.is_empty(), "somebody can be asked");
         Router { peers, order, deadline, leaders: Mutex::default() }
+    }
+
+    /// Everybody who can be asked, the nearest first.
+    pub(super) fn members(&self) -> (Arc<Peers>, Vec<NodeId>) {
+        (Arc::clone(&self.peers), self.order.clone())
     }
 
     /// Sends a call until it has an answer, an end, or no time left.

@@ -1,14 +1,16 @@
-//! The KV service: answers here when it can, else at the leader.
+//! The KV service: reads are answered here, writes here or at the leader.
 //!
 //! ```text
 //!   try here --ok / refused--> answer
-//!      | not the leader
+//!      | a write, and not the leader
 //!      v
 //!   try the leader (hop 1) --ok / refused--> answer
 //!      | surely not done: no connection, or it does not lead either
 //!      v
 //!   pause, begin again, until the deadline
 //! ```
+//! A linearizable read on a follower asks the leader only how far it must have applied.
+//!
 //! Invariant: a write is tried again only when it surely was not done.
 
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tonic::{Code, Request, Response, Status};
 use world::NodeId;
 
 use super::Identity;
-use crate::control_port::{Answer, Call, ControlPort};
+use crate::control_port::{Answer, Call, ControlPort, Readers};
 use crate::limits::{RETRY_PAUSE, SERVE_DEADLINE};
 use crate::outcome::{CallError, HOP_KEY, not_done};
 use crate::peers::Peers;
@@ -57,7 +59,7 @@ impl KvService {
             if forwarded {
                 return Err(end.status());
             }
-            if let Some(leader) = hint.filter(|leader| *leader != self.identity.node) {
+            if let Some(leader) = hint.filter(|leader| call.writes() && *leader != self.identity.node) {
                 match self.forward(leader, call.clone(), deadline).await {
                     Err(status) if may_repeat(&status) => {}
                     ended => return ended,
@@ -71,7 +73,7 @@ impl KvService {
     }
 
     async fn here(&self, call: Call) -> Result<Answer, CallError> {
-        let mut answer = self.port.call(call).await?;
+        let mut answer = self.port.call(call, Readers::Anybody).await?;
         self.identity.fill(answer.header_mut(), &self.port);
         assert!(answer.header_mut().revision > 0, "every answer tells the revision");
         Ok(answer)

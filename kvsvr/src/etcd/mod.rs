@@ -2,21 +2,28 @@
 //!
 //! ```text
 //!   client --> any member --> leader: answered here
-//!                       \--> follower: forwarded once to the leader's peers port
+//!                       \--> follower: writes are forwarded once to the leader's peers port,
+//!                                      reads and watches answered here
 //! ```
 //! Invariant: a client cannot tell the member it asked from the leader, but by the member id in
 //! the header. A request is forwarded at most once, so two members that believe in each other
 //! cannot pass it round for ever.
 //!
-//! Not here: Watch, Lease, Auth, Lock and Election; they answer "unimplemented".
+//! Not here: Lease, Auth, Lock and Election; they answer "unimplemented".
 
 mod cluster;
 mod kv;
+mod leader;
 mod maintenance;
+mod watch;
+#[cfg(test)]
+mod watch_test;
 
 pub use cluster::ClusterService;
 pub use kv::KvService;
+pub use leader::LeaderMonitor;
 pub use maintenance::MaintenanceService;
+pub use watch::{Responses, WatchService};
 
 use world::NodeId;
 

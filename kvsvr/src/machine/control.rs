@@ -7,10 +7,10 @@
 //! Invariant: a request means here what it means to etcd, error texts included; one command makes
 //! at most one revision; a refused command writes nothing.
 //!
-//! Not here: watches and leases. History keeps every revision until compaction and every pair its
-//! lease, so both can be added without changing what is stored.
+//! Not here: leases. Who watches is no part of the state: watches read history (`history`).
 
 pub mod check;
+pub mod history;
 mod layout;
 mod mvcc;
 mod range;
@@ -25,6 +25,7 @@ use prost::Message;
 use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
 
+pub use self::layout::Event;
 use self::mvcc::{Mvcc, read_meta};
 use super::decode_command;
 use crate::limits::{CONTROL_REQUEST_BYTES_MAX, SWEEP_EVENTS_PER_COMMAND, SWEEP_EVENTS_PER_SWEEP};

@@ -19,6 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
+use world::mutant::{Mutant, armed};
 
 use super::decode_command;
 use crate::limits::{
@@ -152,8 +153,8 @@ type Attempt = Result<(), Option<Bytes>>;
 fn apply_op(draft: &mut Draft<'_, '_>, kind: &Kind) -> Result<Attempt, EngineError> {
     Ok(match kind {
         Kind::InsertIfAbsent(InsertIfAbsent { key, value }) => match draft.get(key)? {
-            Some(found) => Err(Some(found)),
-            None => {
+            Some(found) if !armed(Mutant::InsertOverwrites) => Err(Some(found)),
+            _ => {
                 draft.put(key, value.clone());
                 Ok(())
             }

@@ -1,20 +1,21 @@
-//! The native service: data groups in batches, and the control group for our own client.
+//! The native service: data groups in batches, and the system group for our own client.
 //!
-//! Invariant: a member answers only for groups it leads. The caller follows leaders itself, for it
+//! Invariant: a member answers calls only for groups it leads; watches it serves always. The caller follows leaders itself, for it
 //! talks to many groups at once and a hop would double the traffic.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::control_port::{Answer, Call, ControlPort, propose_error, read_error};
+use crate::control_port::{Answer, Call, ControlPort, Readers, propose_error, read_error};
+use crate::etcd::{Responses, WatchService};
 use crate::group::{KvGroup, read_with};
 use crate::limits::{BATCH_GET_KEYS_MAX, SCAN_PAGE_BYTES_MAX, WRITE_UNITS_MAX};
 use crate::machine::{data, encode_command};
 use crate::outcome::CallError;
-use crate::wire::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use crate::wire::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchRequest};
 use crate::wire::native::batch_get_response::Value;
 use crate::wire::native::data_kv_server::DataKv;
 use crate::wire::native::scan_response::Pair;
@@ -25,14 +26,15 @@ use crate::wire::native::{
 /// The native service over this node's members of all groups.
 #[derive(Clone)]
 pub struct NativeService {
-    control: ControlPort,
+    system: ControlPort,
+    watch: WatchService,
     data: Vec<Arc<dyn KvGroup>>,
 }
 
 impl NativeService {
-    /// A service over the control group and the data groups in their order.
-    pub fn new(control: ControlPort, data: Vec<Arc<dyn KvGroup>>) -> NativeService {
-        NativeService { control, data }
+    /// A service over the system group, watches of it, and the data groups in their order.
+    pub fn new(system: ControlPort, watch: WatchService, data: Vec<Arc<dyn KvGroup>>) -> NativeService {
+        NativeService { system, watch, data }
     }
 
     fn group(&self, number: u32) -> Result<&dyn KvGroup, CallError> {
@@ -107,6 +109,16 @@ fn respond<T>(result: Result<T, CallError>) -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl DataKv for NativeService {
+    type ControlWatchStream = Responses;
+
+    async fn control_watch(
+        &self,
+        request: Request<Streaming<WatchRequest>>,
+    ) -> Result<Response<Responses>, Status> {
+        let (metadata, _, requests) = request.into_parts();
+        Ok(Response::new(self.watch.serve(requests, &metadata)?))
+    }
+
     async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
         respond(self.write_units(request.into_inner()).await)
     }
@@ -123,7 +135,7 @@ impl DataKv for NativeService {
     }
 
     async fn control_range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
-        match self.control.call(Call::Range(request.into_inner())).await {
+        match self.system.call(Call::Range(request.into_inner()), Readers::Leader).await {
             Ok(Answer::Range(response)) => Ok(Response::new(response)),
             Ok(_) => Err(Status::internal("an answer of another kind")),
             Err(error) => Err(error.status()),
@@ -131,7 +143,7 @@ impl DataKv for NativeService {
     }
 
     async fn control_txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        match self.control.call(Call::Txn(request.into_inner())).await {
+        match self.system.call(Call::Txn(request.into_inner()), Readers::Leader).await {
             Ok(Answer::Txn(response)) => Ok(Response::new(response)),
             Ok(_) => Err(Status::internal("an answer of another kind")),
             Err(error) => Err(error.status()),

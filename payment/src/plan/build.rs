@@ -22,7 +22,6 @@ use serde::Serialize;
 use ticket::digest::Digest;
 use ticket::file::{FileError, TicketFileHeader, write_file};
 use ticket::id::{BuildId, EventTag, KeyId, SlotNo};
-use ticket::keys::KeyList;
 use ticket::manifest::{
     BatchEntry, ConsolationEntry, FileBatch, FileEntry, InstantEntry, KeyEntry, MANIFEST_FORMAT, Manifest,
     ManifestError, ManifestFile, SlotEntry, publish_signed,
@@ -298,7 +297,6 @@ impl Run<'_> {
         sign_key.verifying_key().publish(&RealDisk, &dir.join("sign.pub"))?;
         session_key.publish(&dir.join("session.key"))?;
         session_key.verifying_key().publish(&RealDisk, &dir.join("session.pub"))?;
-        RealDisk.publish(&dir.join("keylist.json"), &KeyList::all(self.deal.key_count).encode())?;
         sync_dir(dir)
     }
 }

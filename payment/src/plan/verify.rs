@@ -20,7 +20,7 @@ use serde::Serialize;
 use ticket::digest::Digest;
 use ticket::file::TicketFile;
 use ticket::id::{BuildId, EventTag};
-use ticket::keys::{BuildSecret, KeyList, SealMaster};
+use ticket::keys::{BuildSecret, SealMaster};
 use ticket::manifest::{FileEntry, Manifest, Roster, Signed, encode, load_signed, signature_path};
 use ticket::money::Fen;
 use ticket::sign::{Signature, SigningKey, VerifyingKey};
@@ -150,13 +150,6 @@ impl Check<'_> {
                 faults.ensure(pair, || format!("keys/{name}.key and keys/{name}.pub are not a pair"));
             }
         }
-        if there("keylist.json") {
-            let built = KeyList::all(self.manifest.key_count).encode();
-            let same = self.read(&self.key_path("keylist.json")).is_none_or(|bytes| bytes == built);
-            faults.ensure(same, || {
-                "keys/keylist.json is not the list that was built: keys are revoked in the cluster, not here".to_owned()
-            });
-        }
         secret
     }
 
@@ -203,8 +196,7 @@ impl Check<'_> {
         let files = self.manifest.files.iter().map(|file| file.entry.path_in(Path::new("")));
         let name = |path: PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.only("files", files.map(name).collect());
-        let keys =
-            ["build.key", "keylist.json", "seal.key", "session.key", "session.pub", "sign.key", "sign.pub"];
+        let keys = ["build.key", "seal.key", "session.key", "session.pub", "sign.key", "sign.pub"];
         self.only("keys", keys.map(str::to_owned).into());
     }
 

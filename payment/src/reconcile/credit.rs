@@ -4,15 +4,16 @@
 //!   pending row --plan--> matches --pay--> Paid ...... row Credited,  Held -> Payable   one unit
 //!                 |                   |--> Refused ... row Rejected,  Held -> Escrow    one unit
 //!                 |                   '--> Unknown ... stays pending; asked again next time
-//!                 '-----> differs .................... row Rejected,  Held -> Escrow    one unit
+//!                 |-----> differs .................... row Rejected,  Held -> Escrow    one unit
+//!                 '-----> its key was revoked ........ row Rejected,  Held -> Escrow    one unit
 //!   row rejected here --> its place in the user's claims and index is given back        one unit
 //! ```
 //! Each unit begins with a compare-and-set on the whole row, so it happens once however often it
 //! is tried. A place that was not given back because we died in between is given back by the next
 //! run, which looks at all rows rejected here.
 //!
-//! Invariant: nothing is credited that the ticket files do not hold exactly like this; a row is
-//! turned down only while every file of its part of the plan is sound.
+//! Invariant: nothing is credited that the ticket files do not hold exactly like this, or whose data
+//! key may not be used now; a row is turned down only while every file of its part of the plan is sound.
 //!
 //! Not here: comparing (plan.rs), openings that never got a row.
 
@@ -21,7 +22,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use kvsvr::api::{DataKey, DataOp, Kv, KvError, Unit};
 use serde::Serialize;
+use ticket::keys::{KeyList, KeyRefusal};
 use ticket::money::Fen;
+use world::mutant::{Mutant, armed};
 
 use super::files::{BuildDirError, PlanFiles};
 use super::plan::PlanSlice;
@@ -43,7 +46,8 @@ pub struct Credited {
     pub count: u64,
     /// Their money.
     pub fen: Fen,
-    /// Pending packets turned down: not in the plan like this, or refused by the back end.
+    /// Pending packets turned down: not in the plan like this, under a key that was revoked after
+    /// they were settled, or refused by the back end.
     pub rejected: u64,
     /// Packets still pending, because the back end's answer is not known.
     pub left: u64,
@@ -86,12 +90,13 @@ struct Verdict {
     state: RowState,
 }
 
-/// Credits what is pending and matches the plan, by booking it in the KV.
+/// Credits what is pending, matches the plan and lies under a key that `keys` lets pass, by booking
+/// it in the KV. `keys` is the list as it stands in the cluster now.
 ///
 /// # Errors
 /// [`CreditError`]; call again.
-pub async fn credit_pending(sources: &Sources) -> Result<Credited, CreditError> {
-    credit_through(sources, &EmbeddedLedger).await
+pub async fn credit_pending(sources: &Sources, keys: &KeyList) -> Result<Credited, CreditError> {
+    credit_through(sources, keys, &EmbeddedLedger).await
 }
 
 /// The same, through another payment back end.
@@ -100,6 +105,7 @@ pub async fn credit_pending(sources: &Sources) -> Result<Credited, CreditError> 
 /// [`CreditError`]; call again.
 pub async fn credit_through(
     sources: &Sources,
+    keys: &KeyList,
     backend: &dyn PaymentBackend,
 ) -> Result<Credited, CreditError> {
     let plan = PlanFiles::open(sources.disk.clone(), &sources.build_dir)?;
@@ -112,7 +118,8 @@ pub async fn credit_through(
         }
         let mut walk = Walk::new(kv, keyspace::of_build(keyspace::ROW, tag));
         while let Some(pairs) = walk.next().await? {
-            let (judged, turned_down) = judge(&pairs, &part, plan.manifest().files.len(), &loaded.slice)?;
+            let scope = Scope { part: &part, files: plan.manifest().files.len(), slice: &loaded.slice, keys };
+            let (judged, turned_down) = judge(&pairs, &scope)?;
             let verdicts = pay(judged, backend, &mut credited).await;
             book(kv, &verdicts, &mut credited).await?;
             let rejected =
@@ -125,31 +132,49 @@ pub async fn credit_through(
     Ok(credited)
 }
 
-/// The pending rows of a page with the plan's verdict, and the rows turned down by an earlier run.
-fn judge(
-    pairs: &[(Bytes, Bytes)],
-    part: &Range<u32>,
+/// What rows are judged by.
+struct Scope<'a> {
+    part: &'a Range<u32>,
     files: usize,
-    slice: &PlanSlice,
-) -> Result<(Vec<Verdict>, Vec<Row>), CreditError> {
+    slice: &'a PlanSlice,
+    keys: &'a KeyList,
+}
+
+impl Scope<'_> {
+    fn verdict(&self, row: &Row) -> RowState {
+        if self.slice.judge(row).is_err() && !armed(Mutant::PlanNotCompared) {
+            return RowState::Rejected(Reason::NotInPlan);
+        }
+        // The plan has the row under this very key.
+        match self.keys.check(row.key) {
+            Ok(()) => RowState::Credited,
+            Err(KeyRefusal::Revoked) => RowState::Rejected(Reason::KeyRevoked),
+            Err(KeyRefusal::NotWhitelisted) => RowState::Rejected(Reason::KeyUnlisted),
+        }
+    }
+}
+
+/// The pending rows of a page with their verdict, and the rows turned down by an earlier run.
+fn judge(pairs: &[(Bytes, Bytes)], scope: &Scope<'_>) -> Result<(Vec<Verdict>, Vec<Row>), CreditError> {
     let (mut verdicts, mut turned_down) = (Vec::new(), Vec::new());
     for (key, stored) in pairs {
         // A row that is unreadable or worth nothing is a finding of reconcile and no money to move.
         let Ok(row) = read_row(key, stored) else { continue };
         let movable = Transfer::release(row.packet, row.amount).is_ok();
-        if !movable || !belongs(&row, part, files) {
+        if !movable || !belongs(&row, scope.part, scope.files) {
             continue;
         }
         match row.state {
             RowState::Pending => {
-                let state = match slice.judge(&row) {
-                    Ok(()) => RowState::Credited,
-                    Err(_) => RowState::Rejected(Reason::NotInPlan),
-                };
+                let state = scope.verdict(&row);
                 assert!(row.encode() == *stored, "a row reads back as it was written");
                 verdicts.push(Verdict { row, stored: stored.clone(), state });
             }
-            RowState::Rejected(Reason::NotInPlan | Reason::Refused) => turned_down.push(row),
+            // Settlement turns rows down for their keys too, and counts none of those in a claim:
+            // giving back what is not there changes nothing.
+            RowState::Rejected(
+                Reason::NotInPlan | Reason::Refused | Reason::KeyRevoked | Reason::KeyUnlisted,
+            ) => turned_down.push(row),
             RowState::Credited | RowState::Rejected(_) => {}
         }
     }

@@ -45,7 +45,8 @@ async fn a_sound_event_adds_up_before_and_after_crediting() {
     assert_eq!(report.rejections["over_event_limit"].count, 1);
     assert!(0 < totals.pending && 0 < totals.credited, "{totals:?}");
 
-    let credited = credit_pending(&scene.sources(Injector::default())).await.expect("credited");
+    let credited =
+        credit_pending(&scene.sources(Injector::default()), &scene.keys()).await.expect("credited");
     assert_eq!(
         credited,
         Credited { count: totals.pending, fen: Fen::new(totals.pending_fen), rejected: 0, left: 0 }
@@ -55,7 +56,8 @@ async fn a_sound_event_adds_up_before_and_after_crediting() {
     assert_eq!(after.totals.credited_fen, totals.credited_fen + totals.pending_fen);
     assert_eq!((after.totals.pending, after.totals.pending_fen), (0, 0));
     scene.audit(&openings);
-    let again = credit_pending(&scene.sources(Injector::default())).await.expect("nothing to do");
+    let again =
+        credit_pending(&scene.sources(Injector::default()), &scene.keys()).await.expect("nothing to do");
     assert_eq!(again, Credited::default());
 }
 
@@ -64,15 +66,17 @@ async fn crediting_interrupted_at_any_call_and_repeated_is_exact() {
     let calls = {
         let (scene, _) = Scene::settled(&MIXED).await;
         let faults = Injector::default();
-        credit_pending(&scene.sources(faults.clone())).await.expect("credited");
+        credit_pending(&scene.sources(faults.clone()), &scene.keys()).await.expect("credited");
         faults.calls()
     };
     for call in 0..calls + 3 {
         for fault in Fault::ALL {
             let (scene, openings) = Scene::settled(&MIXED).await;
             let before = scene.report().await.totals;
-            let first = credit_pending(&scene.sources(Injector::with([(call, fault)]))).await;
-            let again = credit_pending(&scene.sources(Injector::default())).await.expect("healthy again");
+            let first = credit_pending(&scene.sources(Injector::with([(call, fault)])), &scene.keys()).await;
+            let again = credit_pending(&scene.sources(Injector::default()), &scene.keys())
+                .await
+                .expect("healthy again");
             if let Ok(first) = first {
                 assert_eq!(first.fen.get() + again.fen.get(), before.pending_fen, "{fault:?} at call {call}");
             }
@@ -147,8 +151,9 @@ async fn a_row_that_the_plan_does_not_have_is_found_and_never_paid() {
         });
         assert!(found, "{expected:?} not in {:?}", report.findings);
 
-        let credited =
-            credit_pending(&scene.sources(Injector::default())).await.expect("the rest is credited");
+        let credited = credit_pending(&scene.sources(Injector::default()), &scene.keys())
+            .await
+            .expect("the rest is credited");
         assert_eq!((credited.count, credited.rejected), (1, 1), "{expected:?}");
         let stored = scene.audit(&openings);
         assert_eq!(stored.rows[&row.packet].state, RowState::Rejected(Reason::NotInPlan));
@@ -162,14 +167,36 @@ async fn a_row_that_the_plan_does_not_have_is_found_and_never_paid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_revoked_after_settlement_is_not_credited_any_more() {
+    let (scene, openings) = Scene::settled(&[(1, 1), (2, 6), (3, 9)]).await;
+    let before = scene.report().await.totals;
+    assert_eq!((before.pending, before.credited), (3, 0), "all three wait for crediting");
+    let mut keys = scene.keys();
+    keys.blacklist.insert(openings[0].key);
+    let hit: Vec<_> = openings.iter().filter(|opening| opening.key == openings[0].key).collect();
+    for run in 0..2 {
+        let credited = credit_pending(&scene.sources(Injector::default()), &keys).await.expect("credited");
+        let expected = if run == 0 { (3 - hit.len() as u64, hit.len() as u64) } else { (0, 0) };
+        assert_eq!((credited.count, credited.rejected), expected, "run {run}");
+    }
+    let stored = scene.audit(&openings);
+    for opening in hit {
+        assert_eq!(stored.rows[&opening.packet].state, RowState::Rejected(Reason::KeyRevoked));
+    }
+    let after = scene.report().await;
+    assert!(after.clean(), "{:?}", after.findings);
+    assert_eq!(after.totals.pending, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn turning_rows_down_interrupted_at_any_call_gives_the_claim_back_in_the_end() {
     for call in 0..16 {
         for fault in Fault::ALL {
             let (scene, _) = Scene::settled(&[(1, 0), (2, 6)]).await;
             let (row, _) = forged_rows(&scene).swap_remove(0);
             insert(&scene, &row).await;
-            let _ = credit_pending(&scene.sources(Injector::with([(call, fault)]))).await;
-            credit_pending(&scene.sources(Injector::default())).await.expect("healthy again");
+            let _ = credit_pending(&scene.sources(Injector::with([(call, fault)])), &scene.keys()).await;
+            credit_pending(&scene.sources(Injector::default()), &scene.keys()).await.expect("healthy again");
             let after = scene.report().await;
             assert!(after.clean(), "{fault:?} at call {call}: {:?}", after.findings);
             assert_eq!(after.totals.credited, 2);
@@ -249,7 +276,8 @@ async fn a_damaged_ticket_file_is_found_and_nothing_is_judged_by_it() {
         report.findings
     );
     let pending = report.totals.pending;
-    let error = credit_pending(&scene.sources(Injector::default())).await.expect_err("a damaged plan");
+    let error =
+        credit_pending(&scene.sources(Injector::default()), &scene.keys()).await.expect_err("a damaged plan");
     assert!(matches!(error, CreditError::File { file: 1, .. }), "{error}");
     assert_eq!(scene.report().await.totals.pending, pending, "nothing was credited by half a plan");
 }
@@ -329,9 +357,9 @@ async fn check(run: &Run) {
     let settled = scene.report().await;
     assert!(settled.clean(), "{:?}", settled.findings);
     for life in &run.credits {
-        let _ = credit_pending(&scene.sources(Injector::with(life.clone()))).await;
+        let _ = credit_pending(&scene.sources(Injector::with(life.clone())), &scene.keys()).await;
     }
-    credit_pending(&scene.sources(Injector::default())).await.expect("healthy");
+    credit_pending(&scene.sources(Injector::default()), &scene.keys()).await.expect("healthy");
     for life in &run.refunds {
         let _ = scene.refund(Injector::with(life.clone()), EventState::Closed).await;
     }

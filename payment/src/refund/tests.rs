@@ -15,7 +15,7 @@ const OPENS: [(u64, usize); 4] = [(1, 0), (1, 1), (2, 5), (3, 9)];
 
 async fn credited_scene() -> Scene {
     let (scene, _) = Scene::settled(&OPENS).await;
-    credit_pending(&scene.sources(Injector::default())).await.expect("credited");
+    credit_pending(&scene.sources(Injector::default()), &scene.keys()).await.expect("credited");
     scene
 }
 

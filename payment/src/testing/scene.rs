@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kvsvr::api::Kv;
 use queue::api::{NewMessage, Queue};
 use ticket::control::EventState;
+use ticket::keys::KeyList;
 use ticket::opening::Opening;
 use tokio::sync::watch;
 use world::UnixMs;
@@ -48,6 +49,11 @@ impl Scene {
             (Arc::new(self.kv.through(faults.clone())), Arc::new(self.queue.through(faults)));
         let clock = Arc::new(ManualClock::at(UnixMs(9_000)));
         Sources { disk: Arc::new(RealDisk), build_dir: self.test.dir.path().to_owned(), kv, queue, clock }
+    }
+
+    /// The list that lets every key of the build pass.
+    pub fn keys(&self) -> KeyList {
+        KeyList::all(self.test.manifest.key_count)
     }
 
     pub fn settler(&self, faults: Injector) -> Settler {

@@ -23,6 +23,7 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use parking_lot::Mutex;
 use world::GroupId;
+use world::mutant::{Mutant, armed};
 
 use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
@@ -155,7 +156,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let batch = self.put_single(Kind::Vote, &codec::vote_to_pb(vote));
-        self.writer.write(batch, None).await?;
+        if armed(Mutant::VoteNotDurable) {
+            self.writer.submit(batch, Done::Lazy)?;
+        } else {
+            self.writer.write(batch, None).await?;
+        }
         self.shared.tail.lock().vote = Some(*vote);
         Ok(())
     }

@@ -25,6 +25,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use world::mutant::{Mutant, armed};
+
 use crate::engine::{Batch, Engine, EngineError};
 use crate::types::TypeConfig;
 
@@ -198,6 +200,12 @@ impl Round {
 
     async fn write_pausing(mut self, engine: &dyn Engine, counters: &Counters, pause: &Pause) {
         let mut result = engine.write(std::mem::take(&mut self.batch));
+        if armed(Mutant::AckBeforeFsync) {
+            self.finish(result, counters);
+            pause().await;
+            let _ = engine.flush();
+            return;
+        }
         if result.is_ok() && self.durable {
             pause().await;
             result = engine.flush();

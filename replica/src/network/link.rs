@@ -267,3 +267,45 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use async_trait::async_trait;
+    use world::net::{Connection, Incoming};
+
+    use super::*;
+    use crate::member_id::DiskNo;
+
+    /// A network where nobody is at home.
+    struct Nobody;
+
+    #[async_trait]
+    impl Net for Nobody {
+        async fn listen(&self, _address: &str) -> io::Result<Incoming> {
+            Err(io::ErrorKind::AddrInUse.into())
+        }
+
+        async fn connect(&self, _address: &str) -> io::Result<Connection> {
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_away_is_asked_at_a_pace_and_not_in_a_busy_loop() {
+        let member = |name: &str| MemberId {
+            node: name.parse().expect("a node"),
+            disk: DiskNo::new(1).expect("48 bits"),
+        };
+        let own = Identity { cluster: "test".to_owned(), member: member("a1"), starts: 1 };
+        let links = Links::new(own, Arc::new(Nobody));
+        let link = links.to(Some(member("b1")), "b1:7000").expect("an address");
+        let (started, mut attempts) = (Instant::now(), 0u32);
+        while started.elapsed() < LINK_RETRY_PAUSE * 10 {
+            assert!(link.open_session().await.is_err());
+            attempts += 1;
+            assert!(attempts <= 30, "{attempts} attempts in {:?}", started.elapsed());
+        }
+    }
+}

@@ -60,6 +60,7 @@ pub(crate) trait PeerHandler: Send + Sync {
     async fn elect(&self) -> Result<(), String>;
     /// What this member knows of the group, for `asker`; gives it the promise when it asks for it.
     async fn meet(&self, asker: MemberId, found: bool) -> Result<Acquaintance, String>;
+    async fn read_index(&self) -> Result<u64, String>;
     fn stage_snapshot(&self) -> StagedSnapshot;
     async fn install_snapshot(
         &self,
@@ -226,6 +227,16 @@ impl Peer for PeerService {
         let kept = self.registry.landing(group).kept(last).await?;
         let position = kept.map(|(after, pairs)| pb::SnapshotPosition { after, pairs });
         Ok(Response::new(position.unwrap_or_default()))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Result<Response<pb::ReadIndexReply>, Status> {
+        admit(&self.own, request.metadata())?;
+        let group = self.registry.group(request.into_inner().group)?;
+        let applied = group.read_index().await.map_err(stopped)?;
+        Ok(Response::new(pb::ReadIndexReply { applied }))
     }
 
     async fn snapshot(

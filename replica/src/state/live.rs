@@ -10,7 +10,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 use world::{GroupId, UnixMs};
 
 use crate::codec::{self, pb};
@@ -69,6 +71,8 @@ pub(super) struct Core<M> {
     pub(super) log: OnceLock<DurableNext>,
     /// What the log must hold at least, as the state was found.
     logged_next: u64,
+    /// The applied index, told to whoever waits for it; see [`Core::announce`].
+    announced: watch::Sender<u64>,
     generation_next: AtomicU32,
 }
 
@@ -116,6 +120,7 @@ impl<M: Machine> Core<M> {
             current: Mutex::new(current),
             log: OnceLock::new(),
             logged_next: head.logged_next,
+            announced: watch::Sender::new(live.applied.as_ref().map_or(0, |id| id.index)),
             generation_next: AtomicU32::new(live.generation + 1),
             live: RwLock::new(live),
         })
@@ -135,6 +140,14 @@ impl<M: Machine> Core<M> {
         generation
     }
 
+    /// Tells how far the state is, after a run was applied or a snapshot put in force. What is told
+    /// can be read: never call it before the engine has taken the batch.
+    pub(super) fn announce(&self) {
+        let applied = self.live.read().applied.as_ref().map_or(0, |id| id.index);
+        let before = self.announced.send_replace(applied);
+        assert!(before <= applied, "{}: the state went back from {before} to {applied}", self.group);
+    }
+
     /// Replaces the reported snapshot unless it is newer than this one.
     pub(super) fn report(&self, current: Current) {
         let mut reported = self.current.lock();
@@ -142,6 +155,20 @@ impl<M: Machine> Core<M> {
         if newer {
             *reported = Some(current);
         }
+    }
+}
+
+/// The state of a group at one applied index. Old versions stay on disk while it is held.
+pub struct PinnedState {
+    view: Arc<dyn View>,
+    prefix: Bytes,
+}
+
+impl PinnedState {
+    /// The machine's key space.
+    #[must_use]
+    pub fn view(&self) -> PrefixView<'_> {
+        PrefixView::new(&*self.view, self.prefix.clone())
     }
 }
 
@@ -169,6 +196,17 @@ impl<M: Machine> StateHandle<M> {
         read(&live.machine, &PrefixView::new(&*self.core.engine, prefix))
     }
 
+    /// The durable state at one applied index, as it is now and stays: for reads that take long.
+    /// Applying does not wait for them.
+    #[must_use]
+    pub fn pin(&self) -> PinnedState {
+        let live = self.core.live.read();
+        PinnedState {
+            view: self.core.engine.snapshot(),
+            prefix: keys::state(self.core.group, live.generation),
+        }
+    }
+
     /// The last entry that was applied.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
@@ -180,6 +218,13 @@ impl<M: Machine> StateHandle<M> {
     #[must_use]
     pub(crate) fn logged_next(&self) -> u64 {
         self.core.logged_next
+    }
+
+    /// The index of the last entry that was applied, whenever it changes. Closed when the group has
+    /// stopped and nobody holds its state any more.
+    #[must_use]
+    pub fn announcements(&self) -> watch::Receiver<u64> {
+        self.core.announced.subscribe()
     }
 
     /// The largest clock of any applied proposal.

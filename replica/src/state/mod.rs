@@ -28,7 +28,7 @@ mod snapshot;
 mod stage;
 mod store;
 
-pub use live::{FlushedNext, StateHandle};
+pub use live::{FlushedNext, PinnedState, StateHandle};
 pub use page::SnapshotSeal;
 pub use snapshot::{OutgoingSnapshot, SnapshotData};
 pub use stage::{StageError, StagedSnapshot};

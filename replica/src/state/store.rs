@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot};
+use world::mutant::{Mutant, armed};
 use world::{GroupId, UnixMs};
 
 use crate::codec;
@@ -96,6 +97,7 @@ impl<M: Machine> StateStore<M> {
         live.machine.restore(&PrefixView::new(&*core.engine, prefix))?;
         let data = OutgoingSnapshot::pin(&*core.engine, core.group, &live);
         drop(live);
+        core.announce();
         core.report(Current { meta: meta.clone(), data });
         let old = keys::state(core.group, old_generation);
         let mut batch = Batch::with_capacity(1);
@@ -134,7 +136,9 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateStore<M> {
             if run.is_empty() {
                 return Ok(());
             }
-            for (responder, replies) in self.core.apply_run(run)? {
+            let answers = self.core.apply_run(run)?;
+            self.core.announce();
+            for (responder, replies) in answers {
                 responder.send(replies);
             }
         }
@@ -184,7 +188,9 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for StateBuilder<M> {
         let mut batch = Batch::with_capacity(1);
         put_reported(&mut batch, core.group, &self.meta);
         core.engine.write(batch)?;
-        core.engine.flush()?;
+        if !armed(Mutant::SnapshotNotFlushed) {
+            core.engine.flush()?;
+        }
         core.flushed_next.raise(self.meta.last_log_id.as_ref());
         core.report(Current { meta: self.meta.clone(), data: self.data.clone() });
         Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Outgoing(self.data.clone()) })

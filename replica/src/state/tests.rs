@@ -374,3 +374,19 @@ async fn a_snapshot_goes_on_behind_what_was_kept_and_its_seal_covers_both_parts(
         staged.seal(&again.seal()).expect("both parts together are the snapshot");
     }
 }
+
+#[tokio::test]
+async fn a_pinned_state_stays_as_it_was_while_applying_goes_on() {
+    let disk = SimDisk::default();
+    let mut store = open(&disk);
+    apply(&mut store, vec![add(1, 10, &[("a", 1)])]).await;
+    let pinned = store.handle().pin();
+    let mut announced = store.handle().announcements();
+    assert_eq!(*announced.borrow_and_update(), 1);
+    apply(&mut store, vec![add(2, 11, &[("a", 2), ("b", 5)])]).await;
+    assert!(announced.has_changed().expect("the store is there"), "what was applied was not announced");
+    assert_eq!(*announced.borrow(), 2);
+    assert_eq!(Sums::sum(&pinned.view(), "a"), Ok(1));
+    assert_eq!(keys_in(&pinned.view()), 1);
+    assert_eq!(store.handle().read(|_, view| Sums::sum(view, "a")), Ok(3));
+}

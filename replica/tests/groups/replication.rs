@@ -199,3 +199,58 @@ async fn a_follower_says_who_leads() {
     let large = leader.propose(Bytes::from(vec![0; replica::limits::COMMAND_BYTES_MAX + 1])).await;
     assert!(matches!(large, Err(ProposeError::Refused(_))), "{large:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_reads_what_was_acknowledged_elsewhere() {
+    let cluster = Cluster::with_one_group().await;
+    let (leader, follower) = (cluster.group("a1", GROUP), cluster.group("c1", GROUP));
+    for number in 0..100 {
+        let command = format!("n{number}");
+        leader.propose(bytes(command.clone())).await.expect("acknowledged");
+        follower.read_barrier_anywhere().await.expect("the leader answers");
+        assert_eq!(times(&follower, &command), 1, "{command} was acknowledged before it was read");
+    }
+    leader.read_barrier_anywhere().await.expect("a leader passes by itself");
+    assert!(follower.status().counts.reads >= 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_cut_off_reads_nothing_as_new() {
+    let cluster = Cluster::with_one_group().await;
+    cluster.put(GROUP, "before").await;
+    let follower = cluster.group("c1", GROUP);
+    follower.read_barrier_anywhere().await.expect("the leader answers");
+    cluster.cuts.cut(cluster.address("c1"), cluster.address("a1"));
+    cluster.cuts.cut(cluster.address("c1"), cluster.address("b1"));
+    cluster.put(GROUP, "after").await;
+    assert_eq!(times(&follower, "after"), 0, "the cut did not hold");
+    let read = follower.read_barrier_anywhere().await;
+    assert!(read.is_err(), "a follower that is cut off took an old state for a new one");
+    cluster.cuts.heal();
+    let healed = Instant::now();
+    while let Err(error) = follower.read_barrier_anywhere().await {
+        assert!(healed.elapsed() < Duration::from_secs(20), "it does not come back: {error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("reads again {:?} after healing", healed.elapsed());
+    assert_eq!(times(&follower, "after"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_applied_index_is_told_only_when_it_can_be_read() {
+    let cluster = Cluster::with_one_group().await;
+    let follower = cluster.group("b1", GROUP);
+    let mut applied = follower.applied();
+    for number in 0..50 {
+        let command = format!("n{number}");
+        let before = *applied.borrow_and_update();
+        cluster.put(GROUP, &command).await;
+        while times(&follower, &command) == 0 {
+            tokio::time::timeout(Duration::from_secs(5), applied.changed())
+                .await
+                .expect("told")
+                .expect("alive");
+        }
+        assert!(*applied.borrow() > before, "what was applied was not told");
+    }
+}

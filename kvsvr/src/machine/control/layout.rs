@@ -97,6 +97,8 @@ pub fn latest_key(key: &[u8]) -> Bytes {
 
 /// The first key behind the present.
 pub const LATEST_END: &[u8] = b"l";
+/// The first key behind history.
+pub const EVENT_END: &[u8] = b"s";
 /// The first key behind the version index.
 pub const VERSION_END: &[u8] = b"w";
 

@@ -316,7 +316,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => put().prop_map(|request| Step::Command(Command::Put(request))),
         2 => delete().prop_map(|request| Step::Command(Command::DeleteRange(request))),
         5 => txn().prop_map(|request| Step::Command(Command::Txn(request))),
-        1 => small().prop_map(|revision| Step::Command(Command::Compact(CompactionRequest { revision, physical: false }))),
+        2 => small().prop_map(|revision| Step::Command(Command::Compact(CompactionRequest { revision, physical: false }))),
         5 => range().prop_map(Step::Read),
         1 => Just(Step::Sweep),
     ]
@@ -376,13 +376,18 @@ fn what_is_swept_leaves_only_what_can_be_read(machine: &mut LocalMachine<Control
     apply(machine, Command::Sweep(Sweep {}));
     every_kept_revision_reads_as_it_was(machine, model);
     let compacted = model.compacted.max(0);
-    let mut survivors = 0;
+    let mut survivors = Vec::new();
     for (key, _) in machine.view().iter().filter(|(key, _)| key.starts_with(b"r")) {
         let place = layout::decode_event_key(key).expect("an event");
-        survivors += usize::from(place.revision <= compacted);
+        if place.revision < compacted {
+            survivors.push(place.revision);
+        }
     }
-    let live = if compacted > 0 { model.past[compacted as usize - 1].len() } else { 0 };
-    assert_eq!(survivors, live, "history at or below the compacted revision holds one event per live key");
+    let live = if compacted > 0 { Some(&model.past[compacted as usize - 1]) } else { None };
+    let last_writes = live.into_iter().flat_map(|space| space.values().map(|pair| pair.mod_revision));
+    let mut expected: Vec<i64> = last_writes.filter(|revision| *revision < compacted).collect();
+    expected.sort_unstable();
+    assert_eq!(survivors, expected, "history below the compacted revision holds the last write of every live key");
 }
 
 proptest! {
@@ -392,4 +397,24 @@ proptest! {
     fn the_machine_answers_as_a_list_of_snapshots_does(steps in prop::collection::vec(step(), 1..40)) {
         run(steps);
     }
+}
+
+#[test]
+fn what_a_compaction_kept_for_watches_goes_with_the_next_one() {
+    let mut machine = LocalMachine::new(ControlMachine);
+    let put = |key: &'static str| Command::Put(PutRequest { key: key.into(), ..PutRequest::default() });
+    let delete = DeleteRangeRequest { key: "a".into(), ..DeleteRangeRequest::default() };
+    let compact = |revision| Command::Compact(CompactionRequest { revision, physical: false });
+    let history = |machine: &LocalMachine<ControlMachine>| -> Vec<i64> {
+        let events = machine.view().iter().filter(|(key, _)| key.starts_with(b"r"));
+        events.map(|(key, _)| layout::decode_event_key(key).expect("an event").revision).collect()
+    };
+    for command in [put("a"), Command::DeleteRange(delete), compact(3), put("b")] {
+        apply(&mut machine, command);
+    }
+    assert_eq!(history(&machine), [3, 4], "the tombstone at the compacted revision is kept");
+    apply(&mut machine, compact(4));
+    assert_eq!(history(&machine), [4], "it is an old one now");
+    let versions = machine.view().iter().filter(|(key, _)| key.starts_with(b"v")).count();
+    assert_eq!(versions, 1, "the index goes with it");
 }

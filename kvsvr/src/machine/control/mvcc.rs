@@ -167,9 +167,8 @@ impl<'s, 'b> Mvcc<'s, 'b> {
 
     // Where the keys of a span had their last write at `revision`; keys dead by then are left out.
     fn places_at(&self, span: Span<'_>, revision: i64) -> Result<Vec<Place>, EngineError> {
-        let behind = |key: &[u8]| layout::version_key(key, Place { revision: i64::MAX, sub: u32::MAX });
         let (from, to) = match span {
-            Span::One(key) => (layout::version_prefix(key).freeze(), behind(key)),
+            Span::One(key) => return Ok(self.place_at(key, revision)?.into_iter().collect()),
             Span::Between(from, to) if to <= from => return Ok(Vec::new()),
             Span::Between(from, to) => {
                 (layout::version_prefix(from).freeze(), layout::version_prefix(to).freeze())
@@ -205,6 +204,20 @@ impl<'s, 'b> Mvcc<'s, 'b> {
             places.push(last);
         }
         fault.map_or(Ok(places), Err)
+    }
+
+    // The same for one key: looks back from the revision, however long the key's history is.
+    fn place_at(&self, key: &[u8], revision: i64) -> Result<Option<Place>, EngineError> {
+        let from = layout::version_prefix(key);
+        let to = layout::version_key(key, Place { revision: revision + 1, sub: 0 });
+        let mut last = None;
+        self.view().scan(&from, &to, true, &mut |stored_key, value| {
+            let version = layout::decode_version_key(stored_key);
+            last = Some(version.and_then(|(_, place)| Ok((place, layout::decode_version(value)?))));
+            ControlFlow::Break(())
+        })?;
+        let last = last.transpose()?;
+        Ok(last.filter(|(_, tombstone)| !tombstone).map(|(place, _)| place))
     }
 
     fn event(&self, place: Place) -> Result<Event, EngineError> {

@@ -4,13 +4,14 @@
 //! ```text
 //!   events:  2 put a | 3 put a | 4 del a | 5 put b | 6 put b       compact at 5
 //!            gone      gone      gone      stays     stays         (3 supersedes 2, 4 supersedes 3,
-//!            ^-------- sweep visits each event <= 5 once --------^  and a tombstone needs no place)
+//!            ^-------- sweep visits each event <= 5 once --------^  and an old tombstone is nothing)
 //! ```
 //! Visiting an event removes the version of its key just before it, for nobody may read that any
 //! more; a tombstone goes as well. So one pass in history order suffices, and a later compaction
-//! goes on where this one ended.
+//! goes on where this one ended. The compacted revision itself stays whole until then: a watch may
+//! still begin there, and must be told of all of it.
 //!
-//! Invariant: what a read at or above the compacted revision can see is never removed.
+//! Invariant: what a read or a watch at or above the compacted revision can see is never removed.
 
 use std::ops::ControlFlow;
 
@@ -32,30 +33,39 @@ pub(super) fn compact(txn: &mut Txn<'_>, revision: i64) -> Result<(), Fault> {
     if revision > meta.revision {
         return Err(Refusal::FutureRevision.into());
     }
-    txn.put(layout::META_KEY, Meta { compacted: revision, ..meta }.encode());
+    // The revision that was kept whole is an old one now: it is visited again.
+    let again = meta.sweep_next.revision == meta.compacted;
+    let sweep_next = if again { Place { sub: 0, ..meta.sweep_next } } else { meta.sweep_next };
+    txn.put(layout::META_KEY, Meta { compacted: revision, sweep_next, ..meta }.encode());
     Ok(())
 }
 
 /// Visits at most `events_max` events that are owed. Answers whether nothing is owed any more.
 pub(super) fn sweep(txn: &mut Txn<'_>, events_max: usize) -> Result<bool, EngineError> {
     let meta = read_meta(txn)?;
-    let end = Place { revision: meta.compacted.max(0) + 1, sub: 0 };
-    if meta.sweep_next >= end {
+    let compacted = meta.compacted.max(0);
+    if meta.sweep_next >= visited(compacted) {
         return Ok(true);
     }
+    let end = Place { revision: compacted + 1, sub: 0 };
     let owed = owed_events(txn, meta.sweep_next, end, events_max)?;
     let clean = owed.len() < events_max;
     let last = owed.last().map(|(place, _)| *place);
     for (place, event) in &owed {
-        visit(txn, *place, event)?;
+        visit(txn, *place, event, compacted)?;
     }
     let sweep_next = match last {
         Some(place) if !clean => Place { sub: place.sub + 1, ..place },
-        _ => end,
+        _ => visited(compacted),
     };
     assert!(sweep_next > meta.sweep_next, "a sweep moves on");
     txn.put(layout::META_KEY, Meta { sweep_next, ..meta }.encode());
     Ok(clean)
+}
+
+/// Where a sweep stands that has visited everything through `revision`.
+fn visited(revision: i64) -> Place {
+    Place { revision, sub: u32::MAX }
 }
 
 fn owed_events(
@@ -81,7 +91,7 @@ fn owed_events(
     fault.map_or(Ok(owed), Err)
 }
 
-fn visit(txn: &mut Txn<'_>, place: Place, event: &Event) -> Result<(), EngineError> {
+fn visit(txn: &mut Txn<'_>, place: Place, event: &Event, compacted: i64) -> Result<(), EngineError> {
     let key = &event.pair.key;
     let prefix = layout::version_prefix(key);
     let mut before = None;
@@ -93,15 +103,18 @@ fn visit(txn: &mut Txn<'_>, place: Place, event: &Event) -> Result<(), EngineErr
         let (before_key, before_place) = before?;
         assert!(before_key == *key, "the scan stays within the key");
         assert!(before_place < place, "the scan stays before the event");
-        forget(txn, key, before_place);
+        forget(txn, key, before_place, compacted);
     }
     if event.tombstone {
-        forget(txn, key, place);
+        forget(txn, key, place, compacted);
     }
     Ok(())
 }
 
-fn forget(txn: &mut Txn<'_>, key: &[u8], place: Place) {
+fn forget(txn: &mut Txn<'_>, key: &[u8], place: Place, compacted: i64) {
+    if place.revision >= compacted {
+        return;
+    }
     txn.delete(layout::event_key(place));
     txn.delete(layout::version_key(key, place));
 }

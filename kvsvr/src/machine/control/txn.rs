@@ -12,6 +12,7 @@
 
 use bytes::Bytes;
 use replica::engine::EngineError;
+use world::mutant::{Mutant, armed};
 
 use super::mvcc::{Mvcc, Span};
 use super::{Fault, range};
@@ -69,7 +70,12 @@ pub(super) fn delete_range(
     store: &mut Mvcc<'_, '_>,
     request: &DeleteRangeRequest,
 ) -> Result<DeleteRangeResponse, EngineError> {
-    let deleted = store.delete_range(Span::new(&request.key, &request.range_end))?;
+    let span = Span::new(&request.key, &request.range_end);
+    let deleted = if armed(Mutant::DeleteForgotten) {
+        store.range(span, usize::MAX)?.pairs
+    } else {
+        store.delete_range(span)?
+    };
     let count = deleted.len() as i64;
     let prev_kvs = if request.prev_kv { deleted } else { Vec::new() };
     Ok(DeleteRangeResponse { header: header(store), deleted: count, prev_kvs })
@@ -86,7 +92,7 @@ fn branch(request: &TxnRequest, holds: bool) -> &[RequestOp] {
 fn choose(store: &Mvcc<'_, '_>, request: &TxnRequest, path: &mut Path) -> Result<(), EngineError> {
     let mut holds = true;
     for compare in &request.compare {
-        holds = holds && compare_holds(store, compare)?;
+        holds = holds && (compare_holds(store, compare)? || armed(Mutant::CompareIgnored));
     }
     path.push(holds);
     for op in branch(request, holds) {

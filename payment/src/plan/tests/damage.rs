@@ -42,7 +42,7 @@ fn what_is_missing_or_foreign_is_found() {
     let options = desk.options("out");
     build(&options).expect("builds");
     for (name, content) in tree(&options.out) {
-        let optional = ["build.key", "seal.key", "sign.key", "session.key", "keylist.json"];
+        let optional = ["build.key", "seal.key", "sign.key", "session.key"];
         let path = options.out.join(&name);
         std::fs::remove_file(&path).expect("remove");
         let found = verify(&options.out, false);

@@ -1,6 +1,6 @@
 //! Prints nanoseconds per operation of the hot cryptography, on one core.
 //!
-//! Run with `cargo run --profile PROFILE -p ticket --features mint,open --example bench [COUNT]`.
+//! Run with `cargo run --profile PROFILE -p ticket --features mint,open --example crypto [COUNT]`.
 //! Each figure is the best of fifty short rounds, so that other work on the machine shows least.
 //!
 //! Not here: comparisons; `make bench` collects figures over time.

@@ -1,0 +1,135 @@
+//! `hongbao bench kv`: puts and linearizable gets through the etcd API.
+//!
+//! With `--against` both sides are measured in turn, round by round, so that whatever else the
+//! machine does meets both.
+//!
+//! Not here: our own channel settings. They ping idle connections more often than etcd's servers
+//! allow, and both are to be measured by the same client.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use kvsvr::wire::etcdserverpb::kv_client::KvClient;
+use kvsvr::wire::etcdserverpb::{PutRequest, RangeRequest};
+use tonic::transport::{Channel, Endpoint};
+
+use super::compare::Compared;
+use super::load::{LoadArgs, Measured, closed_loop};
+use crate::cli::target::Target;
+use crate::failure::{Context, Exit, Failure};
+use crate::output::{Format, print};
+
+/// How long dialling may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// How long one operation may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What each operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Op {
+    /// Writes a key.
+    Put,
+    /// Reads a key, linearizably.
+    Get,
+    /// Reads a key from whatever the asked member has applied.
+    SerializableGet,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Args)]
+pub struct KvArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    target: Target,
+    /// Addresses of etcd endpoints, `host:port`, instead of a cluster of ours
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["dir", "cluster"])]
+    endpoints: Vec<String>,
+    /// Addresses of another cluster's etcd endpoints, measured in turn with the first
+    #[arg(long, value_delimiter = ',')]
+    against: Vec<String>,
+    /// With --against: rounds of each side
+    #[arg(long, default_value_t = 3, requires = "against", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rounds: u32,
+    /// What each operation does
+    #[arg(long, value_enum, default_value_t = Op::Put)]
+    op: Op,
+    /// Connections, spread over the endpoints
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    connections: u32,
+    /// Keys each client writes or reads in turn
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    keys: u64,
+}
+
+/// Runs the load at one side, or at two in turn.
+///
+/// # Errors
+/// When no endpoint can be reached, or one side answered nothing.
+pub async fn run(args: KvArgs, format: Format) -> Result<(), Failure> {
+    let endpoints = match args.endpoints.is_empty() {
+        false => args.endpoints.clone(),
+        true => args.target.connect()?.cluster.nodes.into_iter().map(|node| node.etcd).collect(),
+    };
+    if args.against.is_empty() {
+        let measured = measure(&args, &endpoints).await?;
+        print(format, &measured, Measured::line)?;
+        return measured.into_result();
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..args.rounds {
+        let peer = measure(&args, &args.against).await?;
+        let ours = measure(&args, &endpoints).await?;
+        for side in [&peer, &ours] {
+            side.clone().into_result()?;
+        }
+        rounds.push((ours, peer));
+    }
+    print(format, &Compared::of(rounds), Compared::lines)
+}
+
+async fn measure(args: &KvArgs, endpoints: &[String]) -> Result<Measured, Failure> {
+    let mut channels = Vec::new();
+    for number in 0..args.connections as usize {
+        channels.push(connect(&endpoints[number % endpoints.len()]).await?);
+    }
+    let value = Bytes::from(vec![b'x'; args.load.size as usize]);
+    let what = match args.op {
+        Op::Put => "kv put",
+        Op::Get => "kv get",
+        Op::SerializableGet => "kv serializable get",
+    };
+    let measured = closed_loop(what, &args.load, |client| {
+        let kv = KvClient::new(channels[client as usize % channels.len()].clone());
+        let (value, op, keys) = (value.clone(), args.op, args.keys);
+        move |operation| {
+            let (mut kv, value) = (kv.clone(), value.clone());
+            let key = Bytes::from(format!("bench/{client:05}/{:08}", operation % keys));
+            async move {
+                let asked = async {
+                    match op {
+                        Op::Put => kv.put(PutRequest { key, value, ..PutRequest::default() }).await.map(drop),
+                        Op::Get | Op::SerializableGet => {
+                            let serializable = op == Op::SerializableGet;
+                            let request = RangeRequest { key, serializable, ..RangeRequest::default() };
+                            kv.range(request).await.map(drop)
+                        }
+                    }
+                };
+                match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+                    Ok(answer) => answer.map_err(|status| status.message().to_owned()),
+                    Err(_) => Err(format!("no answer within {ANSWER_WITHIN:?}")),
+                }
+            }
+        }
+    });
+    Ok(measured.await)
+}
+
+async fn connect(address: &str) -> Result<Channel, Failure> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .context(Exit::Usage, format!("{address} is not a host:port address"))?;
+    let endpoint = endpoint.connect_timeout(CONNECT_WITHIN).tcp_nodelay(true);
+    endpoint.connect().await.context(Exit::Unavailable, format!("connecting to {address}"))
+}

@@ -1,0 +1,48 @@
+//! `hongbao bench`: closed loops of load, measured where a client stands.
+//!
+//! ```text
+//!   worker 1  ask -> answer -> ask -> answer ...      one request in flight each
+//!   worker 2  ask -> answer ...                       latency histogram, errors apart
+//! ```
+//! `bench kv` speaks etcd's own protocol and nothing else, so that the same program with the same
+//! settings measures KvSvr and etcd.
+//!
+//! Invariant: an operation counts only when it was answered with success within the measured time;
+//! errors are counted beside, never mixed in.
+//!
+//! Not here: starting what is measured (`dev up`, `make bench-peers`).
+
+mod compare;
+mod kv;
+mod load;
+mod queue;
+
+use clap::Subcommand;
+
+use crate::failure::Failure;
+use crate::output::{Format, print};
+use load::Measured;
+
+/// See the module.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Put or get through the etcd API, at this cluster or at any etcd
+    Kv(kv::KvArgs),
+    /// Enqueue messages, each durable on two zones before the answer
+    Queue(queue::QueueArgs),
+}
+
+/// Runs a load and prints what it measured.
+///
+/// # Errors
+/// When nothing could be reached, or every operation failed.
+pub async fn run(command: BenchCommand, format: Format) -> Result<(), Failure> {
+    match command {
+        BenchCommand::Kv(args) => kv::run(args, format).await,
+        BenchCommand::Queue(args) => {
+            let measured = queue::run(args).await?;
+            print(format, &measured, Measured::line)?;
+            measured.into_result()
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Seeds in processes of their own.
+//!
+//! Invariant: a child that does not print a summary is a failure of that seed, with what it said
+//! last.
+//!
+//! Not here: what a seed does.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use deploy::failure::{Context, Exit, Failure};
+use sim::run::Summary;
+
+use super::What;
+
+/// Runs a seed in a child and waits for its summary.
+pub fn run(seed: u64, what: &What, trace: Option<&Path>) -> Result<Summary, Failure> {
+    let program = std::env::current_exe().context(Exit::Error, "finding this program")?;
+    let mut command = Command::new(program);
+    command.args(["child", "--seed", &seed.to_string(), "--filter", &what.filter]);
+    if what.calm {
+        command.arg("--calm");
+    }
+    if let Some(schedule) = &what.schedule {
+        command.arg("--schedule").arg(schedule);
+    }
+    if let Some(mutant) = what.mutant {
+        command.args(["--mutant", mutant.name()]);
+    }
+    if let Some(trace) = trace {
+        command.arg("--trace").arg(trace);
+    }
+    let output = command.stdin(Stdio::null()).output().context(Exit::Error, "starting a child")?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let last = printed.lines().last().unwrap_or_default();
+    serde_json::from_str(last).map_err(|error| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let tail: Vec<&str> = said.lines().rev().take(12).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        Failure::new(
+            Exit::Error,
+            format!("seed {seed} gave no summary ({error}; {}):\n{}", output.status, tail.join("\n")),
+        )
+    })
+}

@@ -1,0 +1,104 @@
+//! What the hosts of a run and its driver tell each other: phases, and what clients lived through.
+//!
+//! ```text
+//!   driver: healed -------------------> operator, clients
+//!   operator: event is active --------> crowd          operator: go home --> crowd, clients
+//!   crowd: memory --------------------> operator       clients: histories
+//!   operator: closing evidence -------> driver
+//! ```
+//! Invariant: nothing that a server sees goes through here; servers are reached over the network.
+//!
+//! Not here: judging (oracles).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use deploy::demo::crowd::Memory;
+use parking_lot::Mutex;
+use ticket::control::EventRecord;
+
+use crate::fabric::time;
+use crate::history::kv::{KvContents, KvHistory};
+use crate::history::operator::OperatorHistory;
+use crate::history::queue::{Counts, QueueContents, QueueHistory};
+use crate::history::{Moment, Moments};
+use crate::host::operator::Closing;
+
+/// See the module.
+#[derive(Default)]
+pub struct Board {
+    healed: AtomicBool,
+    go_home: AtomicBool,
+    operations: AtomicU64,
+    /// The event, once it is active.
+    pub event: Mutex<Option<EventRecord>>,
+    /// What the crowd remembers, once it has gone home.
+    pub memory: Mutex<Option<Memory>>,
+    /// What the operator found at the end.
+    pub closing: Mutex<Option<Closing>>,
+    /// Operations on the control group, and what is in it at the end.
+    pub kv: Mutex<(KvHistory, Option<KvContents>)>,
+    /// Operations on the queue, and what is in it at the end.
+    pub queue: Mutex<(QueueHistory, Option<QueueContents>)>,
+    /// What the queue said of itself, in order of time.
+    pub readings: Mutex<Vec<(Moment, Counts)>>,
+    /// Commands of people.
+    pub operator: Mutex<OperatorHistory>,
+    waiting: Mutex<String>,
+    moments: Mutex<Moments>,
+}
+
+impl Board {
+    /// An empty board.
+    #[must_use]
+    pub fn new() -> Arc<Board> {
+        Arc::new(Board::default())
+    }
+
+    /// The faults are over.
+    pub fn heal(&self) {
+        self.healed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the faults are over.
+    #[must_use]
+    pub fn healed(&self) -> bool {
+        self.healed.load(Ordering::SeqCst)
+    }
+
+    /// Sends crowd and clients home.
+    pub fn send_home(&self) {
+        self.go_home.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether crowd and clients are to go home.
+    #[must_use]
+    pub fn going_home(&self) -> bool {
+        self.go_home.load(Ordering::SeqCst)
+    }
+
+    /// Notes what the run waits for; said when it waits too long.
+    pub fn wait_for(&self, what: &str) {
+        tracing::info!(target: "sim::board", "waiting for {what}");
+        what.clone_into(&mut self.waiting.lock());
+    }
+
+    /// What the run waits for.
+    #[must_use]
+    pub fn waiting_for(&self) -> String {
+        self.waiting.lock().clone()
+    }
+
+    /// The next moment of the run. Counts as half an operation.
+    pub fn moment(&self) -> Moment {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+        let now_ms = time::elapsed().map_or(0, |elapsed| elapsed.as_millis());
+        self.moments.lock().next(u64::try_from(now_ms).unwrap_or(u64::MAX))
+    }
+
+    /// Operations that were recorded.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed) / 2
+    }
+}

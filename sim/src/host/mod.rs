@@ -1,0 +1,25 @@
+//! The parties of a run, each on its own simulated host.
+//!
+//! ```text
+//!   a1 b1 c1   node.rs         the production node, over the doors of `fabric`
+//!   ops        operator.rs     deploys the event, runs zone commands, reconciles and refunds
+//!   crowd      crowd.rs        the demo's crowd, over HTTP
+//!   apps       kv.rs queue.rs  clients that record what they were told
+//! ```
+//! Invariant: whoever is not a node uses only the network.
+//!
+//! Not here: faults, and the order in which hosts run.
+
+pub mod crowd;
+pub mod kv;
+pub mod node;
+pub mod operator;
+pub mod orders;
+pub mod queue;
+
+/// The operator's host.
+pub const OPERATOR: &str = "ops";
+/// The users' host.
+pub const CROWD: &str = "crowd";
+/// The host of the recording clients.
+pub const APPS: &str = "apps";

@@ -1,0 +1,155 @@
+//! Everything about a run that is not a fault, derived from its seed: sizes, times, load.
+//!
+//! Invariant: the same seed gives the same knobs; each is drawn from its own range whatever the
+//! others are, so that adding one changes no other (it is drawn last).
+//!
+//! Not here: faults (schedule.rs).
+
+use std::time::Duration;
+
+use rand::RngExt;
+use serde::Serialize;
+use world::rng::{Seed, Stream};
+
+use crate::fabric::storage::SyncTimes;
+
+/// Names of the seed's streams. A number is never given to another purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Purpose {
+    /// The knobs themselves.
+    Knobs = 1,
+    /// When faults happen.
+    Schedule = 2,
+    /// What a fault leaves open: which byte, how much of a tail.
+    Faults = 3,
+    /// Clients of the KV.
+    KvClients = 4,
+    /// Clients of the queue.
+    QueueClients = 5,
+    /// Secrets of the cluster.
+    Secrets = 6,
+    /// How long syncs take; the node's number is added.
+    Syncs = 100,
+}
+
+/// The stream of a purpose.
+#[must_use]
+pub fn stream(seed: u64, purpose: Purpose, number: u64) -> Stream {
+    Seed::from_number(seed).stream(purpose as u64 + number)
+}
+
+/// What the run is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// A whole event: mint, deploy, shake, open, settle, reconcile, refund.
+    Event,
+    /// No event: producers and consumers of the queue, which settlers would disturb.
+    Queue,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Serialize)]
+pub struct Knobs {
+    /// What the run is about.
+    pub scenario: Scenario,
+    /// Data groups of the KV.
+    pub data_groups: u32,
+    /// Partitions of the queue.
+    pub partitions: u32,
+    /// Raft: heartbeat, and election from, to.
+    pub raft_ms: (u64, u64, u64),
+    /// Entries between snapshots.
+    pub snapshot_every: u64,
+    /// Entries kept behind a snapshot.
+    pub keep_entries: u64,
+    /// One way, between any two hosts: from, to.
+    pub latency_ms: (u64, u64),
+    /// How long syncs take.
+    #[serde(skip)]
+    pub syncs: SyncTimes,
+    /// Slots of the event.
+    pub slots: u32,
+    /// Packets of each of the three batches.
+    pub packets: [u32; 3],
+    /// Packets one user may be credited.
+    pub claims_per_user: u32,
+    /// Records reserved with one sync.
+    pub reserve_records: u32,
+    /// Users.
+    pub users: u64,
+    /// Shakes a second, all together.
+    pub shakes_per_second: u32,
+    /// Clients of the control group.
+    pub kv_clients: u32,
+    /// Keys they share.
+    pub kv_keys: u32,
+    /// Producers and consumers of the queue, each.
+    pub queue_clients: u32,
+    /// When the faults end.
+    pub safety_ms: u64,
+}
+
+impl Knobs {
+    /// The knobs of a seed.
+    #[must_use]
+    pub fn derive(seed: u64) -> Knobs {
+        let chance = &mut stream(seed, Purpose::Knobs, 0);
+        let heartbeat = chance.random_range(30..=60);
+        let election = chance.random_range(4..=6) * heartbeat;
+        let latency_min = chance.random_range(0..=2);
+        let sync_min = chance.random_range(0..=2);
+        Knobs {
+            scenario: if chance.random_ratio(1, 4) { Scenario::Queue } else { Scenario::Event },
+            data_groups: chance.random_range(1..=2),
+            partitions: chance.random_range(1..=2),
+            raft_ms: (heartbeat, election, election * 2),
+            snapshot_every: pick(chance, &[30, 100, 400, 5_000]),
+            keep_entries: pick(chance, &[5, 20, 100]),
+            latency_ms: (latency_min, latency_min + chance.random_range(1..=12)),
+            syncs: SyncTimes {
+                min_ms: sync_min,
+                max_ms: sync_min + chance.random_range(1..=20),
+                stall_one_in: chance.random_range(50..=400),
+                stall_ms: chance.random_range(20..=300),
+            },
+            slots: chance.random_range(3..=5),
+            packets: [(); 3].map(|()| chance.random_range(30..=150)),
+            claims_per_user: pick(chance, &[3, 10, 50]),
+            reserve_records: pick(chance, &[2, 4, 16]),
+            users: chance.random_range(12..=60),
+            shakes_per_second: chance.random_range(20..=50),
+            kv_clients: chance.random_range(2..=4),
+            kv_keys: chance.random_range(2..=5),
+            queue_clients: chance.random_range(1..=3),
+            safety_ms: chance.random_range(14_000..=24_000),
+        }
+    }
+
+    /// How long the faults go on.
+    #[must_use]
+    pub fn safety(&self) -> Duration {
+        Duration::from_millis(self.safety_ms)
+    }
+}
+
+fn pick<T: Copy>(chance: &mut Stream, from: &[T]) -> T {
+    from[chance.random_range(0..from.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_gives_knobs_that_a_cluster_accepts() {
+        for seed in 0..2_000 {
+            let knobs = Knobs::derive(seed);
+            let (heartbeat, from, to) = knobs.raft_ms;
+            assert!(2 * heartbeat < from && from < to, "{knobs:?}");
+            assert!(knobs.latency_ms.0 < knobs.latency_ms.1, "{knobs:?}");
+            assert!(knobs.syncs.min_ms <= knobs.syncs.max_ms, "{knobs:?}");
+        }
+    }
+}

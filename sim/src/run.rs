@@ -1,0 +1,318 @@
+//! One run: a seed in, a summary out.
+//!
+//! ```text
+//!   safety     faults on, event and clients at work
+//!   heal       everything works again; commands set the zones right
+//!   liveness   the last slot, everybody goes home, the queue runs empty, reconcile, refund
+//!   final scan replicas agree, histories are judged
+//! ```
+//! Invariant: everything in the summary but the real times follows from the seed.
+//!
+//! Not here: making processes (main), what is judged how (judge.rs).
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use deploy::config::{CONTROL_GROUP, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
+use deploy::failure::{Context, Exit, Failure};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use world::GroupId;
+use world::mutant::Mutant;
+
+use crate::agree;
+use crate::fabric::time;
+use crate::judge::{self, Ending};
+use crate::knobs::{Knobs, Purpose, Scenario, stream};
+use crate::nemesis::{ABLE, Nemesis};
+use crate::oracle::Verdict;
+use crate::schedule::{self, Class, Schedule};
+use crate::stage::{NODES, Stage};
+use crate::trace;
+
+/// How long after the faults everything may take.
+const LIVENESS_MS: u64 = 90_000;
+/// In runs without an event: how long after the faults clients go on.
+const WORK_AFTER_HEAL_MS: u64 = 4_000;
+/// How often it is looked whether the replicas agree.
+const LOOK_EVERY_MS: u64 = 100;
+/// Faults begin no earlier: the cluster has formed its groups.
+const FAULTS_FROM_MS: u64 = 1_500;
+
+/// Simulated milliseconds that the run of this process has come to; read by a watchdog.
+pub static REACHED_MS: AtomicU64 = AtomicU64::new(0);
+
+/// What to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Play this instead of what the seed derives.
+    pub schedule: Option<Schedule>,
+    /// Play nothing.
+    pub calm: bool,
+    /// A mistake to switch on, to see whether it is noticed.
+    pub mutant: Option<Mutant>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Summary {
+    /// The seed.
+    pub seed: u64,
+    /// `event` or `queue`.
+    pub scenario: String,
+    /// Classes of faults that were on.
+    pub mix: Vec<String>,
+    /// Simulated milliseconds.
+    pub simulated_ms: u64,
+    /// Real milliseconds.
+    pub wall_ms: u64,
+    /// Milliseconds of the processor.
+    pub cpu_ms: u64,
+    /// Simulated seconds for each second of the processor.
+    pub speed: f64,
+    /// What was asked and answered.
+    pub operations: u64,
+    /// Faults that really happened.
+    pub faults: BTreeMap<String, u64>,
+    /// Writes lost in power cuts.
+    pub lost_writes: u64,
+    /// A verdict each.
+    pub invariants: Vec<Verdict>,
+    /// Whether all held.
+    pub ok: bool,
+    /// Hash of the trace.
+    pub trace: String,
+    /// Lines of the trace.
+    pub trace_lines: u64,
+    /// The command that plays it again.
+    pub replay: String,
+}
+
+/// Runs a seed on this thread, which must be simulated already (see `fabric::time`). The process
+/// should end afterwards: counters of tokio and hyper are the process's.
+///
+/// # Errors
+/// When the run could not begin.
+pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
+    let started = (real_ms(), cpu_ms());
+    if let Some(mutant) = options.mutant {
+        world::mutant::arm(mutant).context(Exit::Usage, format!("arming {}", mutant.name()))?;
+    }
+    let knobs = Knobs::derive(seed);
+    tracing::info!(target: "sim::run", seed, ?knobs);
+    let mut stage = Stage::set(seed, &knobs)?;
+    let (mix, schedule) = plan(seed, &knobs, options);
+    let groups = groups(&knobs);
+    let mut nemesis = Nemesis::new(
+        &stage.sites,
+        &schedule,
+        groups,
+        knobs.latency_ms,
+        stream(seed, Purpose::Faults, 0),
+        stage.orders.clone(),
+        Arc::clone(&stage.board),
+    );
+    let panics = catch_first_panic();
+    let driven = catch_unwind(AssertUnwindSafe(|| drive(&mut stage, &knobs, &mut nemesis)));
+    let ending = match driven {
+        Ok(ending) => ending,
+        Err(_) => Ending::Broke("a panic outside any host".to_owned()),
+    };
+    let ending = match panics.lock().take() {
+        Some(panic) => Ending::Broke(panic),
+        None => ending,
+    };
+    let simulated_ms = ms(stage.sim.elapsed());
+    let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
+    let ok = invariants.iter().all(|verdict| verdict.held);
+    for verdict in &invariants {
+        tracing::info!(target: "sim::verdict", id = %verdict.id, held = verdict.held, detail = %verdict.detail);
+    }
+    let operations = operations(&stage);
+    let faults = nemesis.counts().clone();
+    let lost_writes = nemesis.lost_writes();
+    // Its hosts may be broken: dropping them would run their code outside any host.
+    std::mem::forget(stage);
+    let (trace, trace_lines) = trace::end().unwrap_or_else(|error| (error.to_string(), 0));
+    let (wall_ms, cpu_ms) = (real_ms() - started.0, cpu_ms() - started.1);
+    Ok(Summary {
+        seed,
+        scenario: format!("{:?}", knobs.scenario).to_lowercase(),
+        mix: mix.iter().map(ToString::to_string).collect(),
+        simulated_ms,
+        wall_ms,
+        cpu_ms,
+        speed: simulated_ms as f64 / cpu_ms.max(1) as f64,
+        operations,
+        faults,
+        lost_writes,
+        invariants,
+        ok,
+        trace,
+        trace_lines,
+        replay: replay(seed, options),
+    })
+}
+
+/// The summary of a run that a watchdog gave up: a host computes for ever without waiting.
+#[must_use]
+pub fn stalled(seed: u64, options: &Options) -> Summary {
+    let simulated_ms = REACHED_MS.load(Ordering::Relaxed);
+    let stands = format!("simulated time stands still at {simulated_ms} ms: a host computes and never waits");
+    Summary {
+        seed,
+        scenario: format!("{:?}", Knobs::derive(seed).scenario).to_lowercase(),
+        mix: Vec::new(),
+        simulated_ms,
+        wall_ms: 0,
+        cpu_ms: cpu_ms(),
+        speed: 0.0,
+        operations: 0,
+        faults: BTreeMap::new(),
+        lost_writes: 0,
+        invariants: vec![judge::hosts(&Ending::Broke(stands))],
+        ok: false,
+        trace: String::new(),
+        trace_lines: 0,
+        replay: replay(seed, options),
+    }
+}
+
+fn replay(seed: u64, options: &Options) -> String {
+    let mut command = format!("hongbao-sim run --seed {seed}");
+    if options.calm {
+        command.push_str(" --calm");
+    }
+    if options.schedule.is_some() {
+        command.push_str(" --schedule FILE");
+    }
+    if let Some(mutant) = options.mutant {
+        command.push_str(" --mutant ");
+        command.push_str(mutant.name());
+    }
+    command
+}
+
+/// All groups, in the order that schedules number them.
+fn groups(knobs: &Knobs) -> Vec<GroupId> {
+    let mut groups = vec![CONTROL_GROUP, SYSTEM_GROUP];
+    groups.extend((1..=knobs.data_groups).map(GroupId));
+    groups.extend((0..knobs.partitions).map(|partition| GroupId(QUEUE_GROUPS_FROM + partition)));
+    groups
+}
+
+fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
+    if options.calm {
+        return (Vec::new(), Schedule::default());
+    }
+    if let Some(schedule) = &options.schedule {
+        return (Vec::new(), schedule.clone());
+    }
+    let scene = schedule::Scene {
+        nodes: NODES.iter().map(|node| node.parse().expect("a node's name")).collect(),
+        groups: u32::try_from(groups(knobs).len()).unwrap_or(1),
+        ends_ms: knobs.safety_ms,
+        slots_ms: Vec::new(),
+    };
+    let derived = schedule::derive::derive(seed, &scene, FAULTS_FROM_MS, ABLE);
+    (derived.mix.intensity.into_keys().collect(), derived.schedule)
+}
+
+/// Steps the simulation through all phases.
+fn drive(stage: &mut Stage, knobs: &Knobs, nemesis: &mut Nemesis) -> Ending {
+    let board = Arc::clone(&stage.board);
+    let mut look_at_ms = 0;
+    loop {
+        let elapsed = stage.sim.elapsed();
+        let now_ms = ms(elapsed);
+        time::advance(elapsed);
+        REACHED_MS.store(now_ms + 1, Ordering::Relaxed);
+        nemesis.tick(&mut stage.sim, now_ms);
+        if !board.healed() && now_ms >= knobs.safety_ms {
+            tracing::info!(target: "sim::run", "the faults are over");
+            board.heal();
+        }
+        if knobs.scenario == Scenario::Queue && now_ms >= knobs.safety_ms + WORK_AFTER_HEAL_MS {
+            board.send_home();
+        }
+        if let Err(error) = stage.sim.step() {
+            return Ending::Broke(error.to_string());
+        }
+        if now_ms < look_at_ms {
+            continue;
+        }
+        look_at_ms = now_ms + LOOK_EVERY_MS;
+        let unfinished = unfinished(stage, knobs);
+        match unfinished {
+            None => return Ending::Complete,
+            Some(what) if now_ms > knobs.safety_ms + LIVENESS_MS => return Ending::Stuck(what),
+            Some(_) => {}
+        }
+    }
+}
+
+/// What is still missing for the run to end.
+fn unfinished(stage: &Stage, knobs: &Knobs) -> Option<String> {
+    let board = &stage.board;
+    if !board.healed() {
+        return Some("the faults to end".to_owned());
+    }
+    if knobs.scenario == Scenario::Event && board.closing.lock().is_none() {
+        return Some(board.waiting_for());
+    }
+    if knobs.scenario == Scenario::Queue && board.queue.lock().1.is_none() {
+        return Some("the queue to run empty".to_owned());
+    }
+    if board.kv.lock().1.is_none() {
+        return Some("the final scan of the KV".to_owned());
+    }
+    agree::first_difference(&stage.sites)
+}
+
+fn operations(stage: &Stage) -> u64 {
+    let crowd = stage
+        .board
+        .memory
+        .lock()
+        .as_ref()
+        .map_or(0, |memory| memory.shakes.values().sum::<u64>() + memory.acked.len() as u64);
+    stage.board.operations() + crowd
+}
+
+/// Remembers the first panic: those after it are its consequences.
+fn catch_first_panic() -> Arc<Mutex<Option<String>>> {
+    let first: Arc<Mutex<Option<String>>> = Arc::default();
+    let seen = Arc::clone(&first);
+    std::panic::set_hook(Box::new(move |panic| {
+        let mut first = seen.lock();
+        if first.is_none() {
+            let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+            let message = panic.payload_as_str().unwrap_or("no message");
+            *first = Some(format!("panic at {place}: {message}"));
+        }
+    }));
+    first
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The real monotonic clock: asked of the kernel, past libc.
+fn real_ms() -> u64 {
+    clock_ms(rustix::time::ClockId::Monotonic)
+}
+
+/// Milliseconds this process has computed for, on all its threads.
+#[must_use]
+pub fn cpu_ms() -> u64 {
+    clock_ms(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn clock_ms(clock: rustix::time::ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
+    u64::try_from(now.tv_sec * 1_000 + now.tv_nsec / 1_000_000).unwrap_or(0)
+}

@@ -1,0 +1,40 @@
+//! The simulator as it is used: first that the same seed gives the same trace in two processes, then
+//! a fixed set of seeds over all fault mixes, then that a mistake is noticed.
+//!
+//! Invariant: nothing of what the seeds say is believed unless their traces repeat.
+//!
+//! Not here: fresh seeds (`make sim`).
+
+use std::process::{Command, Output};
+
+fn hongbao_sim(words: &[&str]) -> Output {
+    let ran = Command::new(env!("CARGO_BIN_EXE_hongbao-sim")).args(words).output();
+    ran.expect("the simulator starts")
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("exit {:?}\n{out}\n{err}", output.status.code())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_in_two_processes() {
+    let ran = hongbao_sim(&["meta", "--seed", "1", "--seeds", "3"]);
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
+}
+
+#[test]
+fn a_fixed_set_of_seeds_holds_every_invariant() {
+    let ran = hongbao_sim(&["run", "--seed", "100", "--seeds", "16", "-o", "json"]);
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
+    let lines = String::from_utf8_lossy(&ran.stdout).lines().count();
+    assert_eq!(lines, 16, "one object a seed:\n{}", text(&ran));
+}
+
+#[test]
+fn a_broken_invariant_ends_with_exit_code_11_and_the_command_that_repeats_it() {
+    let ran = hongbao_sim(&["run", "--seed", "2", "--mutant", "refund-twice"]);
+    let said = text(&ran);
+    assert_eq!(ran.status.code(), Some(11), "{said}");
+    assert!(said.contains("replay: hongbao-sim run --seed 2 --mutant refund-twice"), "{said}");
+}
