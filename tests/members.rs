@@ -80,7 +80,11 @@ fn a_wiped_disk_stays_out_until_it_is_replaced_and_then_three_vote_again() {
         "c1",
     ])
     .expect(7);
-    assert!(refused.err.contains("log-db of disk c1-") && refused.err.contains("is empty"), "{}", refused.err);
+    assert!(
+        refused.err.contains("log-db of disk c1-") && refused.err.contains("is empty"),
+        "{}",
+        refused.err
+    );
     assert!(refused.err.contains("kv member replace"), "{}", refused.err);
     std::fs::remove_dir_all(&dir).expect("there");
 
@@ -94,7 +98,8 @@ fn a_wiped_disk_stays_out_until_it_is_replaced_and_then_three_vote_again() {
     assert_ne!(lost, new, "a wiped disk came back as the old one");
 
     let replace = |words: &[&str]| {
-        let always = ["kv", "member", "replace", "c1", "--dir", cluster.dir(), "--reason", "a test", "-o", "json"];
+        let always =
+            ["kv", "member", "replace", "c1", "--dir", cluster.dir(), "--reason", "a test", "-o", "json"];
         hongbao(&[&always[..], words].concat())
     };
     let unconfirmed = replace(&[]).expect(2);

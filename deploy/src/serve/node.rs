@@ -20,7 +20,7 @@ use kvsvr::server::KvServer;
 use queue::machine::QueueMachine;
 use queue::partition::{Partition, PartitionConfig};
 use replica::config::ReplicaConfig;
-use replica::host::{Engines, Host, HostConfig};
+use replica::host::{Host, HostConfig};
 use replica::identity;
 use replica::log::LogWriter;
 use ticket::control::{self, FORMAT, ZoneRecord, ZoneState};
@@ -96,13 +96,7 @@ impl Running {
 
     async fn assemble(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
         let node = cluster.node(id)?.clone();
-        doors
-            .disk
-            .create_dir_all(&node.data_dir)
-            .context(Exit::Error, format!("making {}", node.data_dir.display()))?;
-        let engines = doors.storage.open(&node.data_dir)?;
-        let writer = engines.log_writer.clone();
-        let host = start_host(&cluster, id, &doors, engines)?;
+        let (host, writer) = start_host(&cluster, &node, &doors)?;
         let groups = add_groups(&cluster, id, &doors, &host).await?;
 
         let kv: Arc<dyn Kv> = Arc::new(clients::kv(&cluster, &doors.net, Some(id)));
@@ -209,7 +203,12 @@ impl Running {
     }
 }
 
-fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) -> Result<Arc<Host>, Failure> {
+/// Opens the node's storage, makes sure that it is this node's, and starts a host over it.
+fn start_host(cluster: &Cluster, node: &Node, doors: &Doors) -> Result<(Arc<Host>, LogWriter), Failure> {
+    let (id, data_dir) = (node.id, &node.data_dir);
+    doors.disk.create_dir_all(data_dir).context(Exit::Error, format!("making {}", data_dir.display()))?;
+    let engines = doors.storage.open(data_dir)?;
+    let writer = engines.log_writer.clone();
     let replica = ReplicaConfig {
         heartbeat_ms: cluster.raft.heartbeat_ms,
         election_min_ms: cluster.raft.election_min_ms,
@@ -218,13 +217,13 @@ fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) ->
         keep_entries: cluster.raft.keep_entries,
         ..ReplicaConfig::default()
     };
-    let data_dir = &cluster.node(id)?.data_dir;
     let (log, state) = (&*engines.log, &*engines.state);
     let identity = identity::settle(&*doors.disk, data_dir, cluster.disk_mark(), id, log, state)
         .context(Exit::Refused, "this node does not start on its data directory")?;
     let config = HostConfig { identity, replica };
-    Host::start(config, Arc::clone(&doors.net), Arc::clone(&doors.clock), engines)
-        .context(Exit::Error, "starting the host")
+    let host = Host::start(config, Arc::clone(&doors.net), Arc::clone(&doors.clock), engines)
+        .context(Exit::Error, "starting the host")?;
+    Ok((host, writer))
 }
 
 /// Joins every group. Leaders are spread: group n is first led by voter n modulo their number.

@@ -340,3 +340,20 @@ async fn a_stopped_writer_refuses_and_says_so() {
     let error = store.save_vote(&vote(1)).await.expect_err("stopped");
     assert!(error.to_string().contains("stopped"), "{error}");
 }
+
+#[tokio::test]
+async fn a_promise_is_given_to_one_founder_only_and_survives_a_power_cut() {
+    let disk = SimDisk::new();
+    let engine = SimEngine::open(&disk);
+    let writer = LogWriter::start_task(engine.clone(), at_once());
+    let store = LogStore::open(GROUP, engine, writer).expect("empty");
+    let promise = store.promise();
+    assert_eq!(promise.given(), Ok(None));
+    assert_eq!(promise.give(7).await.expect("kept"), 7);
+    assert_eq!(promise.give(8).await.expect("kept"), 7, "promised twice");
+    disk.crash(&mut |_| 0);
+    let engine = SimEngine::open(&disk);
+    let writer = LogWriter::start_task(engine.clone(), at_once());
+    let store = LogStore::open(GROUP, engine, writer).expect("a promise is no entry");
+    assert_eq!(store.promise().give(8).await.expect("kept"), 7, "the promise was forgotten");
+}
