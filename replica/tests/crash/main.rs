@@ -108,20 +108,27 @@ fn live(dir: &Path, seed: u64, chance: &mut Stream, cluster: &mut Cluster) {
     assert_eq!(status.code(), None, "the child ended by itself: {status}");
 }
 
+/// Lives of one data directory. Checking recomputes its whole history, so it must not grow for ever.
+const LIVES: u64 = 40;
+
 fn crash(restarts: u64, seed: u64, ends: &[End]) -> Counts {
-    let home = tempfile::tempdir().expect("a directory");
-    let dir = home.path().join("data");
     let mut chance = Seed::from_number(seed).stream(1);
-    let mut cluster = Cluster::default();
-    for life in 0..restarts {
-        let end = ends[chance.random_range(0..ends.len())];
-        live(&dir, seed.wrapping_mul(1_000_003).wrapping_add(life), &mut chance, &mut cluster);
-        if end == End::PowerCut {
-            cut::power(&dir, &mut cluster, &mut chance);
+    let mut counts = Counts::default();
+    for first in (0..restarts).step_by(usize::try_from(LIVES).expect("small")) {
+        let home = tempfile::tempdir().expect("a directory");
+        let dir = home.path().join("data");
+        let mut cluster = Cluster { counts, ..Cluster::default() };
+        for life in first..restarts.min(first + LIVES) {
+            let end = ends[chance.random_range(0..ends.len())];
+            live(&dir, seed.wrapping_mul(1_000_003).wrapping_add(life), &mut chance, &mut cluster);
+            if end == End::PowerCut {
+                cut::power(&dir, &mut cluster, &mut chance);
+            }
+            cluster.check(&dir, &format!("seed {seed}, life {life}, {end:?}"));
         }
-        cluster.check(&dir, &format!("seed {seed}, life {life}, {end:?}"));
+        counts = cluster.counts;
     }
-    cluster.counts
+    counts
 }
 
 fn report(name: &str, started: Instant, restarts: u64, counts: &Counts) {
