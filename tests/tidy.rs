@@ -36,6 +36,8 @@ const PURE: &[&str] = &[
     "replica/src/identity/decide.rs",
     "replica/src/backlog.rs",
     "kvsvr/src/machine/",
+    "kvsvr/src/lease/lessor",
+    "kvsvr/src/auth/token.rs",
     "kvsvr/src/watch/interests.rs",
     "kvsvr/src/watch/ring.rs",
     "kvsvr/src/watch/session",
@@ -52,6 +54,7 @@ const PURE: &[&str] = &[
     "sim/src/schedule",
     "sim/src/history",
     "sim/src/oracle",
+    "sim/src/drill",
 ];
 
 /// What a pure core must not name, and why.

@@ -14,6 +14,7 @@
 
 pub mod agree;
 pub mod board;
+pub mod drill;
 pub mod event;
 pub mod fabric;
 pub mod history;
@@ -23,6 +24,7 @@ pub mod knobs;
 pub mod links;
 pub mod nemesis;
 pub mod oracle;
+pub mod rehearse;
 pub mod run;
 pub mod schedule;
 pub mod stage;

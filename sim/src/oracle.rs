@@ -26,6 +26,7 @@ pub mod i8_revisions;
 pub mod i8_watch;
 pub mod i9_island;
 pub mod linearizer;
+pub mod model;
 pub mod queue_counts;
 pub mod queue_delivery;
 

@@ -74,6 +74,15 @@ pub struct Schedule {
     pub steps: Vec<Step>,
 }
 
+impl Schedule {
+    /// The classes of faults in it: whoever plays it must be able to play them all.
+    #[must_use]
+    pub fn classes(&self) -> std::collections::BTreeSet<Class> {
+        let caused = self.steps.iter().filter(|step| !step.action.mends());
+        caused.filter_map(|step| step.action.class()).collect()
+    }
+}
+
 /// How much of what was not synced survives a power cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

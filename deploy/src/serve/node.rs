@@ -16,7 +16,7 @@ use kvsvr::etcd::{Identity, MemberInfo};
 use kvsvr::group::KvGroup;
 use kvsvr::machine::control::ControlMachine;
 use kvsvr::machine::data::DataMachine;
-use kvsvr::server::KvServer;
+use kvsvr::server::{KvGroups, KvServer};
 use queue::machine::QueueMachine;
 use queue::partition::{Partition, PartitionConfig};
 use replica::config::ReplicaConfig;
@@ -150,6 +150,7 @@ impl Running {
         tasks.serve_http(&node.admin, admin::router(admin)).await?;
         let mut tasks = tasks.tasks;
         tasks.push(tokio::spawn(until(stopped.clone(), watch_storage(Arc::clone(&host), fail_storage))));
+        tasks.push(tokio::spawn(until(stopped.clone(), groups.kv.clone().run())));
         tasks.push(tokio::spawn(payments.run(stopped.clone())));
         tasks.push(tokio::spawn(until(
             stopped.clone(),
@@ -265,7 +266,15 @@ async fn add_groups(
     let digest = blake3::hash(cluster.session_public_key.as_bytes());
     let cluster_id = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight bytes"));
     let identity = Identity { cluster_id, node: id };
-    let kv = KvServer::new(identity, members.collect(), Arc::clone(&doors.net), system, control, data);
+    let (storage, data_dir) = (Arc::clone(&doors.storage), cluster.node(id)?.data_dir.clone());
+    let kv = KvServer::new(
+        identity,
+        members.collect(),
+        Arc::clone(&doors.net),
+        Arc::clone(&doors.clock),
+        KvGroups { system, control, data },
+        Arc::new(move || storage.state_bytes(&data_dir)),
+    );
     Ok(Groups { kv, partitions })
 }
 
@@ -357,16 +366,23 @@ impl Tasks {
         let routes = tonic::service::Routes::new(host.peer_service());
         let routes = groups.kv.peer_routes(routes);
         let routes = routes.add_service(queue::service::Service::server(groups.partitions.clone()));
-        self.serve_grpc(address, routes).await
+        self.serve_grpc(address, world::net::server(), routes).await
     }
 
     async fn serve_etcd(&mut self, address: &str, kv: &KvServer) -> Result<(), Failure> {
-        self.serve_grpc(address, kv.etcd_routes()).await
+        // Probes and Prometheus speak HTTP/1.
+        let server = world::net::server().accept_http1(true);
+        self.serve_grpc(address, server, kv.etcd_routes()).await
     }
 
-    async fn serve_grpc(&mut self, address: &str, routes: tonic::service::Routes) -> Result<(), Failure> {
+    async fn serve_grpc(
+        &mut self,
+        address: &str,
+        mut server: tonic::transport::Server,
+        routes: tonic::service::Routes,
+    ) -> Result<(), Failure> {
         let incoming = self.listen(address).await?;
-        let server = world::net::server().add_routes(routes);
+        let server = server.add_routes(routes);
         let (stopped, fail, address) = (self.stopped(), self.fail.clone(), address.to_owned());
         self.tasks.push(tokio::spawn(async move {
             if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {

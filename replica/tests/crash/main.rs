@@ -117,7 +117,8 @@ fn crash(restarts: u64, seed: u64, ends: &[End]) -> Counts {
     for first in (0..restarts).step_by(usize::try_from(LIVES).expect("small")) {
         let home = tempfile::tempdir().expect("a directory");
         let dir = home.path().join("data");
-        let mut cluster = Cluster { counts, ..Cluster::default() };
+        let mut cluster = Cluster::default();
+        cluster.counts = counts;
         for life in first..restarts.min(first + LIVES) {
             let end = ends[chance.random_range(0..ends.len())];
             live(&dir, seed.wrapping_mul(1_000_003).wrapping_add(life), &mut chance, &mut cluster);

@@ -18,7 +18,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::linearizer::{Answer, Model, Span, search};
+use super::linearizer::{Answer, Span, search};
+use super::model::Model;
 use super::{Findings, Verdict};
 use crate::history::kv::{Compare, KvCall, KvHistory, KvOp, KvReply, Pair, Write};
 

@@ -18,28 +18,7 @@
 
 use std::collections::BTreeSet;
 
-/// What the operations do to the thing they work on.
-pub trait Model {
-    /// The thing.
-    type State: Clone + Ord;
-    /// An operation with its outcome.
-    type Op;
-
-    /// Before any operation.
-    fn start(&self) -> Self::State;
-
-    /// The states after `op`, if it may happen in `state` with the outcome it had; none if not. More
-    /// than one where the outcome leaves it open.
-    fn step(&self, state: &Self::State, op: &Self::Op) -> Vec<Self::State>;
-
-    /// Whether `op` cannot happen any more, whatever comes before it. `false` is always right; `true`
-    /// spares the search what would come to nothing.
-    fn too_late(&self, state: &Self::State, op: &Self::Op) -> bool;
-
-    /// Whether the outcome of an operation may depend on two independent unknown operations at once.
-    /// Then they are tried in every combination.
-    fn joint(&self) -> bool;
-}
+use super::model::Model;
 
 /// One operation in time.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Producers and consumers of a queue that is right by construction; then one thing is wrong at a time.
 
 use rand::RngExt;
-use world::rng::Seed;
+use world::rng::{Seed, Stream};
 
 use super::*;
 use crate::history::{Moments, Op, Outcome};
@@ -200,93 +200,103 @@ fn too_many_deliveries_and_messages_that_stay_are_seen() {
     bench.check_with(&live, Some("1 messages were never settled, m is one of them"));
 }
 
-/// A queue with overlapping clients, lost answers and expiring leases, right by construction.
+/// A queue that is right by construction: live messages in order, with the lease that holds each.
+#[derive(Default)]
+struct TrueQueue {
+    live: Vec<TrueMessage>,
+    known: BTreeSet<String>,
+    receipts: u32,
+}
+
+struct TrueMessage {
+    key: String,
+    id: String,
+    held: Option<String>,
+    attempts: u32,
+}
+
+impl TrueQueue {
+    fn enqueue(&mut self, key: &str, id: &str) -> QueueReply {
+        if !self.known.insert(id.to_owned()) {
+            return QueueReply::Duplicate { body: None };
+        }
+        self.live.push(TrueMessage { key: key.to_owned(), id: id.to_owned(), held: None, attempts: 0 });
+        QueueReply::Accepted
+    }
+
+    /// Some leases are over, and every head that is free is given out.
+    fn lease(&mut self, chance: &mut Stream) -> QueueReply {
+        for message in &mut self.live {
+            if chance.random_ratio(1, 8) {
+                message.held = None;
+            }
+        }
+        let first = |at: usize| self.live[..at].iter().all(|other| other.key != self.live[at].key);
+        let heads: Vec<usize> = (0..self.live.len())
+            .filter(|at| {
+                first(*at) && self.live[*at].held.is_none() && self.live[*at].attempts < ATTEMPTS_MAX
+            })
+            .collect();
+        let mut deliveries = Vec::new();
+        for at in heads {
+            self.receipts += 1;
+            let (receipt, message) = (format!("r{}", self.receipts), &mut self.live[at]);
+            message.attempts += 1;
+            message.held = Some(receipt.clone());
+            deliveries.push(Delivery {
+                receipt,
+                key: message.key.clone(),
+                dedup_id: message.id.clone(),
+                body: format!("b{}", message.id),
+                attempts: message.attempts,
+                tenure: 1,
+            });
+        }
+        QueueReply::Leased(deliveries)
+    }
+
+    fn ack(&mut self, receipt: &str) -> bool {
+        let held = self.live.iter().position(|message| message.held.as_deref() == Some(receipt));
+        held.map(|at| self.live.remove(at)).is_some()
+    }
+}
+
+/// Producers and consumers whose answers are sometimes lost.
 fn made(seed: u64) -> QueueHistory {
     let mut chance = Seed::from_number(seed).stream(4);
-    let mut bench = Bench::new();
-    // In order: key, id, body; the lease that holds it; deliveries.
-    let mut live: Vec<(String, String, Option<String>, u32)> = Vec::new();
-    let (mut ids, mut receipts) = (0, 0);
+    let (mut bench, mut queue) = (Bench::new(), TrueQueue::default());
     let mut given: Vec<String> = Vec::new();
-    let mut known: BTreeSet<String> = BTreeSet::new();
-    for step in 0..400 {
+    let mut ids = 0;
+    for _ in 0..400 {
         let client = chance.random_range(0..6);
-        let known_outcome = chance.random_ratio(9, 10);
-        let begun = bench.moments.next(step);
-        let (call, reply) = match chance.random_range(0..4) {
+        let told = chance.random_ratio(9, 10);
+        let (call, outcome) = match chance.random_range(0..4) {
             0 => {
-                let id = if chance.random_ratio(1, 5) && ids > 0 { chance.random_range(0..ids) } else { ids };
-                ids = ids.max(id + 1);
-                let (key, id) = (format!("k{}", id % 3), format!("m{id}"));
+                let again = chance.random_ratio(1, 5) && ids > 0;
+                let number = if again { chance.random_range(0..ids) } else { ids };
+                ids = ids.max(number + 1);
+                let (key, id) = (format!("k{}", number % 3), format!("m{number}"));
+                let reply = queue.enqueue(&key, &id);
                 let body = format!("b{id}");
-                let reply = if known.insert(id.clone()) {
-                    live.push((key.clone(), id.clone(), None, 0));
-                    QueueReply::Accepted
-                } else {
-                    QueueReply::Duplicate { body: None }
-                };
-                (QueueCall::Enqueue { key, dedup_id: id, body, delay_ms: 0 }, reply)
+                (QueueCall::Enqueue { key, dedup_id: id, body, delay_ms: 0 }, Outcome::Done(reply))
             }
             1 | 2 => {
-                // Some leases are over.
-                for message in &mut live {
-                    if chance.random_ratio(1, 8) {
-                        message.2 = None;
-                    }
+                let reply = queue.lease(&mut chance);
+                if let (QueueReply::Leased(deliveries), true) = (&reply, told) {
+                    given.extend(deliveries.iter().map(|one| one.receipt.clone()));
                 }
-                let heads: Vec<usize> = (0..live.len())
-                    .filter(|at| {
-                        live[..*at].iter().all(|other| other.0 != live[*at].0) && live[*at].2.is_none()
-                    })
-                    .filter(|at| live[*at].3 < ATTEMPTS_MAX)
-                    .collect();
-                let mut deliveries = Vec::new();
-                for at in heads {
-                    let (key, id, held, attempts) = &mut live[at];
-                    receipts += 1;
-                    *attempts += 1;
-                    *held = Some(format!("r{receipts}"));
-                    deliveries.push(Delivery {
-                        receipt: format!("r{receipts}"),
-                        key: key.clone(),
-                        dedup_id: id.clone(),
-                        body: format!("b{id}"),
-                        attempts: *attempts,
-                        tenure: 1,
-                    });
-                }
-                (QueueCall::Lease { most: 9, lease_ms: 100 }, QueueReply::Leased(deliveries))
+                (QueueCall::Lease { most: 9, lease_ms: 100 }, Outcome::Done(reply))
             }
+            _ if given.is_empty() => continue,
             _ => {
-                if given.is_empty() {
-                    continue;
-                }
                 let receipt = given[chance.random_range(0..given.len())].clone();
-                let held = live.iter().position(|message| message.2.as_deref() == Some(&receipt));
-                let id = bench.history.invoke(begun, client, None, QueueCall::Ack { receipt });
-                let outcome = match (held, known_outcome) {
-                    (Some(at), true) => {
-                        live.remove(at);
-                        done()
-                    }
-                    (Some(at), false) => {
-                        if chance.random_ratio(1, 2) {
-                            live.remove(at);
-                        }
-                        Outcome::Unknown
-                    }
-                    (None, _) => gone(),
-                };
-                bench.history.finish(bench.moments.next(step), id, outcome);
-                continue;
+                // One that is lost may be lost on the way there.
+                let arrives = told || chance.random_ratio(1, 2);
+                let outcome = if arrives && queue.ack(&receipt) { done() } else { gone() };
+                (QueueCall::Ack { receipt }, outcome)
             }
         };
-        if let (QueueReply::Leased(deliveries), true) = (&reply, known_outcome) {
-            given.extend(deliveries.iter().map(|one| one.receipt.clone()));
-        }
-        let id = bench.history.invoke(begun, client, None, call);
-        let outcome = if known_outcome { Outcome::Done(reply) } else { Outcome::Unknown };
-        bench.history.finish(bench.moments.next(step), id, outcome);
+        bench.run(client, call, if told { outcome } else { Outcome::Unknown });
     }
     bench.history
 }

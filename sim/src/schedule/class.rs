@@ -162,6 +162,51 @@ impl fmt::Display for Class {
 }
 
 impl Action {
+    /// The names of all actions, as written in a drill file.
+    pub const NAMES: [&'static str; 41] = [
+        "bank-fault",
+        "bit-rot",
+        "burst",
+        "clock-drift",
+        "clock-jump",
+        "clock-offset",
+        "crash",
+        "crash-crowd",
+        "damage-file",
+        "damage-ticket-file",
+        "elect",
+        "fail-sync",
+        "flap",
+        "full-disk",
+        "heal",
+        "heal-all",
+        "hold",
+        "island",
+        "latency",
+        "lose-disk",
+        "lose-messages",
+        "mend-clock",
+        "mend-disk",
+        "misdirect-write",
+        "old-controller",
+        "one-way",
+        "operator",
+        "partition",
+        "pause",
+        "power-cut",
+        "release",
+        "repeat-messages",
+        "replace-node",
+        "restart",
+        "slow-disk",
+        "snapshot",
+        "stop-settlers",
+        "swap-disks",
+        "transfer-leader",
+        "zone-down",
+        "zone-up",
+    ];
+
     /// Its name, as written in a drill file.
     #[must_use]
     pub fn name(&self) -> String {
@@ -234,6 +279,15 @@ mod tests {
     fn classes_are_numbered_as_they_are_listed() {
         for (at, class) in Class::ALL.iter().enumerate() {
             assert_eq!(class.number(), at as u64, "{class}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_that_of_an_action() {
+        for name in Action::NAMES {
+            let action = serde_json::from_str::<Action>(&format!("{{\"action\": \"{name}\"}}"));
+            let unknown = action.is_err_and(|error| error.to_string().contains("unknown variant"));
+            assert!(!unknown, "{name}");
         }
     }
 

@@ -12,7 +12,8 @@ use super::{Action, BankFault, Damage, Store, Tail, TicketDamage, ZoneVerb};
 #[must_use]
 pub fn span(ms: u64) -> String {
     match ms {
-        0..1_000 => format!("{ms} ms"),
+        0 => "0 s".to_owned(),
+        1..1_000 => format!("{ms} ms"),
         _ if ms.is_multiple_of(1_000) => format!("{} s", ms / 1_000),
         _ => format!("{}.{} s", ms / 1_000, format!("{:03}", ms % 1_000).trim_end_matches('0')),
     }
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn spans_are_written_as_people_do() {
         for (ms, text) in [
-            (0, "0 ms"),
+            (0, "0 s"),
             (250, "250 ms"),
             (3_000, "3 s"),
             (2_500, "2.5 s"),

@@ -71,7 +71,8 @@ fn line(row: &Row) -> String {
 }
 
 fn try_one(mutant: Mutant, args: &MutantsArgs) -> Result<Row, Failure> {
-    let what = |mutant| What { calm: false, schedule: None, mutant, filter: trace::FILTER.to_owned() };
+    let what =
+        |mutant| What { calm: false, schedule: None, drill: None, mutant, filter: trace::FILTER.to_owned() };
     for number in 0..args.seeds {
         let seed = args.seed + number;
         let summary = children::run(seed, &what(Some(mutant)), None)?;
