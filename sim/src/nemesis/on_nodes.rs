@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 use replica::engine::sim::Faults;
-use world::{GroupId, NodeId};
+use world::NodeId;
 
 use super::Nemesis;
 use crate::host::node::{Push, Site};
