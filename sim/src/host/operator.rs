@@ -184,6 +184,9 @@ impl Operator {
             })
             .await?;
         self.insist("refund", async || money.refund().await).await?;
+        // Somebody repeats the last two, not knowing that they were done.
+        self.insist("credit again", async || money.credit_pending().await).await?;
+        self.insist("refund again", async || money.refund().await).await?;
         let after = self.insist("the last reconcile", async || money.reconcile().await).await?;
         let books =
             self.insist("the rows", async || Books::read(&*self.kv, &self.build.manifest).await).await?;
