@@ -5,12 +5,11 @@
 //! tells the whole script.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{DevCluster, free_base_port, path};
+use tests::{DevCluster, Etcd};
 
 /// One step: words for etcdctl, and what it reads.
 struct Step {
@@ -76,47 +75,6 @@ fn without_ids(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(without_ids),
         _ => {}
-    }
-}
-
-/// A real etcd that ends with the test.
-struct Etcd {
-    child: Child,
-    endpoint: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Etcd {
-    fn start() -> Etcd {
-        let dir = tempfile::tempdir().expect("a directory");
-        let port = free_base_port();
-        let (endpoint, peer) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1));
-        let client = format!("http://{endpoint}");
-        let cluster = format!("default={peer}");
-        let child = Command::new("etcd")
-            .args(["--data-dir", path(dir.path()), "--log-level", "error"])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &cluster])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd is installed by `make setup`");
-        let etcd = Etcd { child, endpoint, _dir: dir };
-        for _ in 0..600 {
-            if TcpStream::connect(&etcd.endpoint).is_ok() {
-                return etcd;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("etcd does not listen at {}", etcd.endpoint);
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -160,6 +160,48 @@ impl Drop for DevCluster {
         if ran.code != 0 {
             eprintln!("the cluster did not stop: {}", ran.err);
         }
+    }
+}
+
+/// A real etcd that ends with the test.
+pub struct Etcd {
+    child: Child,
+    /// Its clients' address.
+    pub endpoint: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Etcd {
+    /// Starts one on free ports.
+    ///
+    /// # Panics
+    /// When etcd is not installed or does not listen.
+    #[must_use]
+    pub fn start() -> Etcd {
+        let dir = tempfile::tempdir().expect("a directory");
+        let port = free_base_port();
+        let (endpoint, peer) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1));
+        let client = format!("http://{endpoint}");
+        let cluster = format!("default={peer}");
+        let child = Command::new("etcd")
+            .args(["--data-dir", path(dir.path()), "--log-level", "error"])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &cluster])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd is installed by `make setup`");
+        let etcd = Etcd { child, endpoint, _dir: dir };
+        eventually("etcd listens", || TcpStream::connect(&etcd.endpoint).ok());
+        etcd
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

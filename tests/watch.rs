@@ -2,12 +2,15 @@
 //! atomic, resumable.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, GetOptions, Txn, TxnOp, WatchOptions};
-use tests::DevCluster;
+use serde_json::Value;
+use tests::{DevCluster, hongbao};
 use tokio::time::{sleep, timeout};
 
 const NODES: [&str; 3] = ["a1", "b1", "c1"];
@@ -179,4 +182,90 @@ async fn a_zone_without_a_leader_ends_the_watches_that_asked_for_one() {
     assert!(refused.is_err(), "a new one is refused");
     let kept = GetOptions::new().with_serializable();
     patient.get("k", Some(kept)).await.expect("what is there can be read");
+}
+
+/// A process that is ended with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().expect("it runs until it is ended");
+        self.0.wait().expect("it ends");
+    }
+}
+
+/// What `hongbao kv watch` has printed so far, as (revision, value).
+fn printed(lines: &Arc<Mutex<Vec<String>>>) -> Vec<(i64, Value)> {
+    let lines = lines.lock().expect("nobody panics with it").clone();
+    let parsed = lines.iter().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+    parsed
+        .map(|change| {
+            let record = change["value"].as_str().expect("a put");
+            (
+                change["revision"].as_i64().expect("a revision"),
+                serde_json::from_str(record).expect("a record"),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn our_own_watch_goes_on_through_the_loss_of_each_zone_in_turn() {
+    let mut cluster = DevCluster::up();
+    let words = ["kv", "watch", "hongbao/zone/c", "--from", "1", "--dir", cluster.dir(), "-o", "json"];
+    let child = Command::new(tests::program()).args(words).stdout(Stdio::piped()).spawn();
+    let mut watching = Ended(child.expect("it starts"));
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let output = BufReader::new(watching.0.stdout.take().expect("its output"));
+    let reader = std::thread::spawn({
+        let lines = Arc::clone(&lines);
+        move || {
+            for line in output.lines().map_while(Result::ok) {
+                lines.lock().expect("nobody panics with it").push(line);
+            }
+        }
+    });
+    for node in ["a1", "b1", "c1", "a1"] {
+        cluster.kill(node);
+        let dir = cluster.dir().to_owned();
+        // Refused until the zones have seen each other well again.
+        let operate = |verb: &str| {
+            for _ in 0..100 {
+                if hongbao(&["zone", verb, "c", "--dir", &dir, "--yes"]).code == 0 {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            panic!("{verb} is refused: {}", hongbao(&["zone", verb, "c", "--dir", &dir, "--yes"]).err);
+        };
+        // What is lost may be failed over while it is away; otherwise all zones must be well.
+        if node == "c1" {
+            operate("failover");
+            cluster.up_again();
+        } else {
+            cluster.up_again();
+            operate("failover");
+        }
+        operate("restore");
+    }
+    let own =
+        hongbao(&["kv", "get", "hongbao/zone/c", "--dir", cluster.dir(), "-o", "json"]).expect(0).json();
+    let (version, newest) = (&own["records"][0]["version"], &own["records"][0]["mod_revision"]);
+    let version = usize::try_from(version.as_u64().expect("a version")).expect("small");
+    assert!(version >= 9, "the zone was failed over and restored four times: {own}");
+    for _ in 0..200 {
+        if printed(&lines).len() >= version {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(watching);
+    reader.join().expect("it reads to the end");
+    let printed = printed(&lines);
+    assert_eq!(printed.len(), version, "every write of the record once: {printed:?}");
+    assert!(printed.is_sorted_by(|(one, _), (next, _)| one < next), "out of order: {printed:?}");
+    assert_eq!(Some(printed[version - 1].0), newest.as_i64());
+    let states: Vec<&str> = printed.iter().filter_map(|(_, record)| record["state"].as_str()).collect();
+    let turns = states.windows(2).all(|pair| pair[0] != pair[1]);
+    assert!(turns && states[0] == "active", "{states:?}");
 }

@@ -18,7 +18,7 @@ pub enum Format {
     /// For people.
     #[default]
     Table,
-    /// For programs: one object.
+    /// For programs: one object, or one a line where they come bit by bit.
     Json,
 }
 
@@ -34,6 +34,23 @@ pub fn print<T: Serialize>(
     let text = match format {
         Format::Table => table(value),
         Format::Json => serde_json::to_string_pretty(value).context(Exit::Error, "making JSON")?,
+    };
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", text.trim_end()).context(Exit::Error, "writing to standard output")
+}
+
+/// Prints `value` as one line: of JSON, or what `line` makes of it. For what comes bit by bit.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn print_line<T: Serialize>(
+    format: Format,
+    value: &T,
+    line: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    let text = match format {
+        Format::Table => line(value),
+        Format::Json => serde_json::to_string(value).context(Exit::Error, "making JSON")?,
     };
     let mut out = io::stdout().lock();
     writeln!(out, "{}", text.trim_end()).context(Exit::Error, "writing to standard output")

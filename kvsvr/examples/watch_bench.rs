@@ -53,7 +53,7 @@ impl Bed {
         for number in 0..PUTS {
             let key = Bytes::from(format!("written/{:04}", number % 1_000));
             let put = PutRequest { key, value: Bytes::from_static(&[7; 128]), ..PutRequest::default() };
-            let command = encode_command(&ControlCommand { command: Some(Command::Put(put)) });
+            let command = encode_command(&ControlCommand { command: Some(Command::Put(put)), author: None });
             self.member.propose(command).await.expect("taken");
             if number % 64 == 0 {
                 tokio::task::yield_now().await;

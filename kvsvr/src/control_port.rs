@@ -26,7 +26,7 @@ use crate::wire::etcdserverpb::{
 };
 use crate::wire::native::control_command::{Command, Sweep};
 use crate::wire::native::control_reply::{Reply, Swept};
-use crate::wire::native::{ControlCommand, ControlReply};
+use crate::wire::native::{Author, ControlCommand, ControlReply};
 
 /// A request to the control group.
 #[derive(Clone, Debug)]
@@ -68,6 +68,18 @@ pub enum Readers {
 }
 
 impl Call {
+    /// The command that makes it.
+    pub(crate) fn into_command(self, author: &Author) -> ControlCommand {
+        let command = match self {
+            Call::Txn(request) => Command::Txn(request),
+            Call::Put(request) => Command::Put(request),
+            Call::DeleteRange(request) => Command::DeleteRange(request),
+            Call::Compact(request) => Command::Compact(request),
+            Call::Range(_) => unreachable!("what only reads is no command"),
+        };
+        ControlCommand { command: Some(command), author: Some(author.clone()) }
+    }
+
     /// Whether it goes through the log.
     #[must_use]
     pub fn writes(&self) -> bool {
@@ -119,12 +131,12 @@ impl ControlPort {
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn call(&self, call: Call, readers: Readers) -> Result<Answer, CallError> {
+    pub async fn call(&self, author: &Author, call: Call, readers: Readers) -> Result<Answer, CallError> {
         match call {
             Call::Range(request) => {
                 check::range(&request).map_err(CallError::Refused)?;
                 self.barrier(request.serializable, readers).await?;
-                let read = |view: &dyn View| control::read_range(view, &request);
+                let read = |view: &dyn View| control::read_range(view, author, &request);
                 let one_key = request.range_end.is_empty();
                 let found = if one_key { self.read(read) } else { self.read_long(read) };
                 found.map(Answer::Range)
@@ -132,19 +144,20 @@ impl ControlPort {
             Call::Txn(request) if check::is_read_only(&request) => {
                 check::txn(&request).map_err(CallError::Refused)?;
                 self.barrier(check::is_serializable(&request), readers).await?;
-                self.read_long(|view| control::read_txn(view, &request)).map(Answer::Txn)
+                self.read_long(|view| control::read_txn(view, author, &request)).map(Answer::Txn)
             }
-            Call::Txn(request) => answer(self.propose(Command::Txn(request)).await?),
-            Call::Put(request) => answer(self.propose(Command::Put(request)).await?),
-            Call::DeleteRange(request) => answer(self.propose(Command::DeleteRange(request)).await?),
-            Call::Compact(request) => {
-                let compacted = answer(self.propose(Command::Compact(request)).await?)?;
-                if request.physical {
-                    self.sweep().await?;
-                }
-                Ok(compacted)
-            }
+            call => answer(self.carry_out(call.into_command(author)).await?),
         }
+    }
+
+    /// Has a command carried out, and what has to follow it.
+    pub(crate) async fn carry_out(&self, command: ControlCommand) -> Result<Reply, CallError> {
+        let physical = matches!(&command.command, Some(Command::Compact(request)) if request.physical);
+        let reply = self.propose_command(command).await?;
+        if physical && !matches!(reply, Reply::Refused(_)) {
+            self.sweep().await?;
+        }
+        Ok(reply)
     }
 
     /// The newest revision this member has applied.
@@ -174,9 +187,23 @@ impl ControlPort {
         read_long_with(&*self.group, read).map_err(call_error)
     }
 
-    async fn propose(&self, command: Command) -> Result<Reply, CallError> {
-        control::check_command(&command).map_err(CallError::Refused)?;
-        let command = encode_command(&ControlCommand { command: Some(command) });
+    /// Returns when this member has proved that it leads.
+    pub(crate) async fn leader_barrier(&self) -> Result<(), CallError> {
+        self.group.read_barrier().await.map_err(read_error)
+    }
+
+    /// Has a command carried out; answers the machine's reply, refusals included.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Reply, CallError> {
+        self.propose_command(ControlCommand { command: Some(command), author: None }).await
+    }
+
+    /// The same for a command that came from another member.
+    pub(crate) async fn propose_command(&self, command: ControlCommand) -> Result<Reply, CallError> {
+        let Some(kind) = &command.command else {
+            return Err(CallError::Invalid("a command of a kind this program does not know".to_owned()));
+        };
+        control::check_command(kind).map_err(CallError::Refused)?;
+        let command = encode_command(&command);
         let reply = self.group.propose(command).await.map_err(propose_error)?;
         let reply = ControlReply::decode(reply).ok().and_then(|reply| reply.reply);
         reply.ok_or_else(|| CallError::Unknown("the machine's reply cannot be read".to_owned()))
@@ -184,7 +211,7 @@ impl ControlPort {
 
     // Proposes sweeps until nothing is owed. Every one moves on, so this ends; the caller's
     // deadline bounds it besides.
-    async fn sweep(&self) -> Result<(), CallError> {
+    pub(crate) async fn sweep(&self) -> Result<(), CallError> {
         loop {
             match self.propose(Command::Sweep(Sweep {})).await? {
                 Reply::Swept(Swept { clean: false }) => {}
@@ -201,7 +228,8 @@ fn call_error(fault: Fault) -> CallError {
     }
 }
 
-fn answer(reply: Reply) -> Result<Answer, CallError> {
+/// The machine's reply to a call.
+pub(crate) fn answer(reply: Reply) -> Result<Answer, CallError> {
     Ok(match reply {
         Reply::Put(response) => Answer::Put(response),
         Reply::DeleteRange(response) => Answer::DeleteRange(response),
@@ -210,7 +238,7 @@ fn answer(reply: Reply) -> Result<Answer, CallError> {
         Reply::Refused(code) => {
             return Err(CallError::Refused(Refusal::try_from(code).unwrap_or(Refusal::Unspecified)));
         }
-        Reply::Swept(_) => return Err(CallError::Unknown("a sweep answered for another command".to_owned())),
+        other => return Err(CallError::Unknown(format!("the machine answered another command: {other:?}"))),
     })
 }
 

@@ -20,6 +20,8 @@ pub struct Standing {
     pub term: u64,
     /// Last index of its log.
     pub last_index: u64,
+    /// Last index it knows to be committed.
+    pub committed_index: u64,
     /// Last index it has applied.
     pub applied_index: u64,
 }

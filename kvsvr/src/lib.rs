@@ -14,7 +14,11 @@
 //!
 //! Not here: consensus and storage (crate `replica`).
 
+#[cfg(feature = "server")]
+pub mod admin;
 pub mod api;
+#[cfg(feature = "server")]
+mod auth;
 pub mod client;
 pub mod limits;
 pub mod outcome;
@@ -31,6 +35,8 @@ pub mod etcd;
 #[cfg(feature = "server")]
 pub mod group;
 #[cfg(feature = "server")]
+pub mod lease;
+#[cfg(feature = "server")]
 pub mod machine;
 #[cfg(feature = "server")]
 mod member;
@@ -38,6 +44,8 @@ mod member;
 pub mod native;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod snapshot;
 #[cfg(feature = "server")]
 pub mod testing;
 #[cfg(feature = "server")]

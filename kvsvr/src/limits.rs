@@ -34,6 +34,21 @@ pub const SWEEP_EVENTS_PER_COMMAND: usize = 64;
 /// Events that one explicit sweep command covers.
 pub const SWEEP_EVENTS_PER_SWEEP: usize = 4_096;
 
+/// The longest lease, in seconds; etcd's limit.
+pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
+/// The shortest lease, in seconds; etcd's at its default election timeout. A lease must outlive an
+/// election, or nobody could keep it alive.
+pub const LEASE_TTL_MIN_S: i64 = 2;
+/// How often a leader looks for leases whose time is up. Half of etcd's, so that a lease ends no
+/// later after its time than there.
+pub const LEASE_TICK: Duration = Duration::from_millis(250);
+/// Leases that one look ends at most; etcd's rate of a thousand a second.
+pub const LEASE_EXPIRIES_PER_TICK: usize = 250;
+/// When the end of a lease is proposed again because nobody knows what became of the proposal.
+pub const LEASE_EXPIRY_RETRY: Duration = Duration::from_secs(3);
+/// What a new leader adds to every lease: at least the time in which nobody could keep them alive.
+pub const LEASE_EXTENSION: Duration = Duration::from_secs(1);
+
 /// Bytes of newest history that a group's member keeps in memory for its watches. A watch that is
 /// farther behind reads from the store.
 pub const WATCH_RING_BYTES: usize = 16 * 1024 * 1024;
@@ -61,3 +76,4 @@ const _: () = assert!(WATCH_PAGE_BYTES * 4 < WATCH_RING_BYTES);
 const _: () = assert!(WATCH_PAGE_BYTES * 2 < MESSAGE_BYTES_MAX);
 const _: () = assert!(SWEEP_EVENTS_PER_SWEEP >= SWEEP_EVENTS_PER_COMMAND);
 const _: () = assert!(SERVE_DEADLINE.as_millis() < CALL_DEADLINE.as_millis());
+const _: () = assert!(LEASE_TTL_MIN_S * 1_000 > 4 * LEASE_TICK.as_millis() as i64);

@@ -43,6 +43,7 @@ impl<M: Machine> KvGroup for Group<M> {
             leader: status.leader,
             term: status.term,
             last_index: status.last_index,
+            committed_index: status.committed_index,
             applied_index: status.applied_index,
         }
     }

@@ -22,6 +22,9 @@ pub const LEADER_KEY: &str = "kv-leader";
 /// Metadata key that marks a request as forwarded once already.
 pub const HOP_KEY: &str = "kv-hop";
 
+/// What a member that does not lead says when it knows who does.
+pub const NOT_LEADER: &str = "etcdserver: not leader";
+
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -65,7 +68,7 @@ impl CallError {
             CallError::Invalid(reason) => done_nothing(Code::InvalidArgument, reason),
             CallError::NotLeader { hint: None } => done_nothing(Code::Unavailable, "etcdserver: no leader"),
             CallError::NotLeader { hint: Some(leader) } => {
-                let mut status = done_nothing(Code::FailedPrecondition, "etcdserver: not leader");
+                let mut status = done_nothing(Code::FailedPrecondition, NOT_LEADER);
                 if let Ok(name) = leader.to_string().parse::<MetadataValue<Ascii>>() {
                     status.metadata_mut().insert(LEADER_KEY, name);
                 }

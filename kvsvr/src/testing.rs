@@ -7,6 +7,7 @@
 //! Not here: faults of a network. A test of those runs the client against real servers.
 
 mod member;
+pub mod trio;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -30,7 +31,7 @@ use crate::route::data_group;
 use crate::translate;
 use crate::wire::native::control_command::Command;
 use crate::wire::native::control_reply::Reply;
-use crate::wire::native::{ControlCommand, ControlReply, DataCommand, WriteResponse};
+use crate::wire::native::{Author, ControlCommand, ControlReply, DataCommand, WriteResponse};
 
 /// An ordered key space in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,8 +101,16 @@ impl<M: Machine> LocalMachine<M> {
     pub fn apply(&mut self, command: &[u8]) -> Result<Bytes, EngineError> {
         let zone = ZoneId::from_index(0).expect("there is a zone a");
         let leader = NodeId::new(zone, 1).expect("1 is a node number");
+        self.apply_from(leader, 1, command)
+    }
+
+    /// The same, as an entry that this leader proposed in this term.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the machine gives up.
+    pub fn apply_from(&mut self, leader: NodeId, term: u64, command: &[u8]) -> Result<Bytes, EngineError> {
         self.applied += 1;
-        let at = At { index: self.applied, term: 1, leader, now: UnixMs(self.applied) };
+        let at = At { index: self.applied, term, leader, now: UnixMs(self.applied) };
         let mut txn = Txn::new(&self.view);
         let reply = self.machine.apply(&mut txn, at, command)?;
         let writes = txn.into_writes();
@@ -162,7 +171,7 @@ impl LocalKv {
 
     fn control_txn(&self, compares: &[Compare], writes: &[ControlOp]) -> Result<TxnOutcome, KvError> {
         let request = translate::txn_request(compares, writes);
-        let command = encode_command(&ControlCommand { command: Some(Command::Txn(request)) });
+        let command = encode_command(&ControlCommand { command: Some(Command::Txn(request)), author: None });
         let reply = self.control.write().apply(&command).map_err(broken)?;
         let reply: ControlReply = decode(&reply);
         match reply.reply {
@@ -180,10 +189,13 @@ impl LocalKv {
             return Err(fault);
         }
         let control = self.control.read();
-        let response = control::read_range(control.view(), request).map_err(|fault| match fault {
-            Fault::Refused(refusal) => KvError::Refused(refusal.text().to_owned()),
-            Fault::Engine(error) => broken(error),
-        })?;
+        let response =
+            control::read_range(control.view(), &Author::default(), request).map_err(
+                |fault| match fault {
+                    Fault::Refused(refusal) => KvError::Refused(refusal.text().to_owned()),
+                    Fault::Engine(error) => broken(error),
+                },
+            )?;
         translate::range_page(response).map_err(KvError::Unavailable)
     }
 

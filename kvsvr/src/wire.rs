@@ -16,6 +16,30 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// etcd's permissions.
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+
+/// etcd's lock service.
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// etcd's election service.
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
+/// gRPC's health checking.
+pub mod grpc_health {
+    tonic::include_proto!("grpc.health.v1");
+}
+
+/// The descriptors of everything here, encoded, for reflection.
+#[cfg(feature = "server")]
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Our packages.
 pub mod hongbao {
     /// KvSvr's.
@@ -28,3 +52,5 @@ pub mod hongbao {
 }
 
 pub use hongbao::kvsvr::v1 as native;
+pub use v3electionpb as election;
+pub use v3lockpb as lock;

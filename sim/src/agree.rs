@@ -74,7 +74,8 @@ fn hashes(site: &Site) -> BTreeMap<GroupId, String> {
     let mut states: BTreeMap<(u32, u32), blake3::Hasher> = BTreeMap::new();
     let engine = SimEngine::open(&site.storage.state);
     let scanned = engine.scan(&[], &[], false, &mut |key, value| {
-        let number = |at: usize| key.get(at..at + 4).and_then(|raw| raw.try_into().ok()).map(u32::from_be_bytes);
+        let number =
+            |at: usize| key.get(at..at + 4).and_then(|raw| raw.try_into().ok()).map(u32::from_be_bytes);
         if let (Some(group), Some(generation), Some(own)) = (number(0), number(4), key.get(8..))
             && generation > 0
         {

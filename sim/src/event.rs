@@ -157,11 +157,8 @@ fn budget(knobs: &Knobs) -> String {
     let mut text = "batch_id,merchant_id,merchant_name,account,kind,count,total_yuan,min_yuan,max_yuan,split,tiers,funded_on\n".to_owned();
     let yuan = |fen: u64| format!("{}.{:02}", fen / 100, fen % 100);
     let (lucky, mean) = (u64::from(video) * 130 + 7, u64::from(picture) * 90 + 3);
-    let _ = writeln!(
-        text,
-        "1,1001,Aurora Soda,ESC-1,video,{video},{},0.10,5.00,lucky,,2026-01-25",
-        yuan(lucky)
-    );
+    let _ =
+        writeln!(text, "1,1001,Aurora Soda,ESC-1,video,{video},{},0.10,5.00,lucky,,2026-01-25", yuan(lucky));
     let _ = writeln!(
         text,
         "2,1002,Bluefin Air,ESC-2,picture,{picture},{},0.01,6.00,double-mean,,2026-01-20",

@@ -11,6 +11,8 @@ use rand::RngExt;
 use serde::Serialize;
 use world::rng::{Seed, Stream};
 
+use crate::drill::Setting;
+use crate::drill::when::Slots;
 use crate::fabric::storage::SyncTimes;
 
 /// Names of the seed's streams. A number is never given to another purpose.
@@ -38,6 +40,9 @@ pub enum Purpose {
 pub fn stream(seed: u64, purpose: Purpose, number: u64) -> Stream {
     Seed::from_number(seed).stream(purpose as u64 + number)
 }
+
+/// Users of a drill, at most: all of them act on one simulated host.
+const DRILL_USERS_MAX: u64 = 60;
 
 /// What the run is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -89,6 +94,8 @@ pub struct Knobs {
     pub queue_clients: u32,
     /// When the faults end.
     pub safety_ms: u64,
+    /// When slots run; from activation to the end of the faults, if this is not given.
+    pub slots_at: Option<Slots>,
 }
 
 impl Knobs {
@@ -124,6 +131,23 @@ impl Knobs {
             kv_keys: chance.random_range(2..=5),
             queue_clients: chance.random_range(1..=3),
             safety_ms: chance.random_range(14_000..=24_000),
+            slots_at: None,
+        }
+    }
+
+    /// The knobs of a seed, on the setting of a drill: an event of the drill's size and slots.
+    #[must_use]
+    pub fn of_drill(seed: u64, setting: &Setting) -> Knobs {
+        let slots = setting.slots;
+        Knobs {
+            scenario: Scenario::Event,
+            // Enough packets for slots that are longer than those of a seed.
+            packets: [200, 150, 100],
+            slots: u32::from(slots.count),
+            users: u64::from(setting.users).clamp(1, DRILL_USERS_MAX),
+            safety_ms: slots.end_ms() + setting.heal_ms,
+            slots_at: Some(slots),
+            ..Knobs::derive(seed)
         }
     }
 

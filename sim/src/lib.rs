@@ -24,6 +24,7 @@ pub mod knobs;
 pub mod links;
 pub mod nemesis;
 pub mod oracle;
+pub mod rehearse;
 pub mod run;
 pub mod schedule;
 pub mod stage;

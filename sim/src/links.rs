@@ -88,8 +88,11 @@ impl Links {
                 reasons.is_some_and(|reasons| !reasons.is_empty())
             };
             let key = (one.clone(), other.clone());
-            let now =
-                State { forth: is_cut(&one, &other), back: is_cut(&other, &one), held: self.held.contains(&key) };
+            let now = State {
+                forth: is_cut(&one, &other),
+                back: is_cut(&other, &one),
+                held: self.held.contains(&key),
+            };
             let before = self.told.insert(key, now).unwrap_or_default();
             if before != now {
                 changed += 1;

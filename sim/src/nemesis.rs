@@ -10,6 +10,8 @@
 //! Not here: what happens when (schedule.rs), and faults that have no player yet: those are
 //! counted under `not-played`, so that nobody believes they were tested.
 
+mod on_nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +26,9 @@ use crate::host::node::{Push, Site};
 use crate::host::orders::Typed;
 use crate::host::{APPS, CROWD, OPERATOR};
 use crate::links::{Links, Reason};
+use crate::nemesis::on_nodes::mend_disk;
 use crate::oracle::i9_island::Isolation;
-use crate::schedule::{Action, Class, Schedule, Step, Store, Tail};
+use crate::schedule::{Action, Class, Schedule, Step, Tail};
 use crate::target::Target;
 
 /// How long a node that ended by itself stays down: what a supervisor waits.
@@ -56,6 +59,15 @@ pub const ABLE: &[Class] = &[
     Class::Snapshot,
     Class::Operator,
 ];
+
+/// Classes that have players and that seeds do not draw yet.
+const ON_DEMAND: &[Class] = &[Class::FullDisk, Class::FailedSync, Class::BitRot];
+
+/// Whether there is a player for this action.
+#[must_use]
+pub fn can_play(action: &Action) -> bool {
+    action.class().is_none_or(|class| ABLE.contains(&class) || ON_DEMAND.contains(&class))
+}
 
 /// See the module.
 pub struct Nemesis {
@@ -295,77 +307,7 @@ impl Nemesis {
                 }
                 true
             }
-            _ => return self.act_on_nodes(now_ms, action),
-        })
-    }
-
-    fn act_on_nodes(&mut self, now_ms: u64, action: &Action) -> Option<bool> {
-        let sites = |nemesis: &Nemesis, nodes: &[NodeId]| -> Vec<Arc<Site>> {
-            nodes.iter().filter_map(|node| nemesis.sites.get(node).map(Arc::clone)).collect()
-        };
-        Some(match action {
-            Action::SlowDisk { nodes, max_ms, .. } => {
-                sites(self, nodes).iter().for_each(|site| site.storage.slow_down(*max_ms));
-                true
-            }
-            Action::FullDisk { nodes } => {
-                sites(self, nodes).iter().for_each(|site| site.disk.set_full(true));
-                true
-            }
-            Action::MendDisk { nodes } => {
-                sites(self, nodes).iter().for_each(|site| mend_disk(site));
-                true
-            }
-            Action::FailSync { nodes } => {
-                for site in sites(self, nodes) {
-                    let faults = replica::engine::sim::Faults { fail_next_sync: true, ..Default::default() };
-                    site.storage.log.set_faults(faults);
-                }
-                true
-            }
-            Action::BitRot { nodes, store: Store::Files, bits } => {
-                let mut flipped = 0;
-                for site in sites(self, nodes) {
-                    for _ in 0..*bits {
-                        let draw = &mut |n: usize| self.chance.random_range(0..n);
-                        flipped += usize::from(site.disk.rot("/tickets/", draw).is_some());
-                    }
-                }
-                flipped > 0
-            }
-            Action::ClockOffset { nodes, by_ms } | Action::ClockJump { nodes, by_ms } => {
-                sites(self, nodes).iter().for_each(|site| site.clock.jump(*by_ms));
-                true
-            }
-            Action::ClockDrift { nodes, ppm } => {
-                sites(self, nodes).iter().for_each(|site| site.clock.drift(*ppm));
-                true
-            }
-            Action::MendClock { nodes } => {
-                sites(self, nodes).iter().for_each(|site| site.clock.set_right());
-                true
-            }
-            Action::Elect { node, group } => self.push(*node, Push::Elect(group.and_then(|number| self.group(number)))),
-            Action::TransferLeader { group, to } => {
-                let leading = self.group(*group).and_then(|group| Some((group, self.leader_of(group)?)));
-                leading.is_some_and(|(group, leader)| {
-                    leader != *to && self.push(leader, Push::Transfer(group, *to))
-                })
-            }
-            Action::Snapshot { nodes } => {
-                nodes.iter().filter(|node| self.push(**node, Push::Snapshot)).count() > 0
-            }
-            Action::Operator { types, times, expect } => {
-                for _ in 0..*times {
-                    // Nobody at the keyboard means that the run has no operator.
-                    let _ = self.orders.send(Typed { line: types.clone(), expect: *expect });
-                }
-                *times > 0
-            }
-            _ => {
-                let _ = now_ms;
-                return None;
-            }
+            _ => return self.act_on_nodes(action),
         })
     }
 
@@ -393,9 +335,7 @@ impl Nemesis {
         let lost = match power {
             None => site.cut_power(&mut |n| n - 1),
             Some(Tail::Lost) => site.cut_power(&mut |_| 0),
-            Some(Tail::Prefix | Tail::Torn) => {
-                site.cut_power(&mut |n| self.chance.random_range(0..n))
-            }
+            Some(Tail::Prefix | Tail::Torn) => site.cut_power(&mut |n| self.chance.random_range(0..n)),
         };
         sim.crash(site.name());
         self.down.insert(node);
@@ -515,12 +455,6 @@ impl Nemesis {
         }
         names.into_iter().collect()
     }
-}
-
-fn mend_disk(site: &Site) {
-    site.storage.slow_down(0);
-    site.storage.log.set_faults(replica::engine::sim::Faults::default());
-    site.disk.set_full(false);
 }
 
 fn pairs(some: &[String], others: &[String]) -> Vec<(String, String)> {

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,11 +25,14 @@ use world::GroupId;
 use world::mutant::Mutant;
 
 use crate::agree;
+use crate::drill::Drill;
+use crate::drill::story::Story;
 use crate::fabric::time;
 use crate::judge::{self, Ending};
 use crate::knobs::{Knobs, Purpose, Scenario, stream};
 use crate::nemesis::{ABLE, Nemesis};
 use crate::oracle::Verdict;
+use crate::rehearse::{self, Rehearsal};
 use crate::schedule::{self, Class, Schedule};
 use crate::stage::{NODES, Stage};
 use crate::trace;
@@ -52,6 +56,10 @@ pub struct Options {
     pub schedule: Option<Schedule>,
     /// Play nothing.
     pub calm: bool,
+    /// Play this drill instead of what the seed derives.
+    pub drill: Option<Drill>,
+    /// Where the drill was read from.
+    pub drill_file: Option<PathBuf>,
     /// A mistake to switch on, to see whether it is noticed.
     pub mutant: Option<Mutant>,
 }
@@ -89,6 +97,9 @@ pub struct Summary {
     pub trace_lines: u64,
     /// The command that plays it again.
     pub replay: String,
+    /// Of a drill: what happened when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub story: Option<Box<Story>>,
 }
 
 /// Runs a seed on this thread, which must be simulated already (see `fabric::time`). The process
@@ -101,7 +112,10 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     if let Some(mutant) = options.mutant {
         world::mutant::arm(mutant).context(Exit::Usage, format!("arming {}", mutant.name()))?;
     }
-    let knobs = Knobs::derive(seed);
+    let knobs = match &options.drill {
+        Some(drill) => Knobs::of_drill(seed, &drill.setting),
+        None => Knobs::derive(seed),
+    };
     tracing::info!(target: "sim::run", seed, ?knobs);
     let mut stage = Stage::set(seed, &knobs)?;
     let (mix, schedule) = plan(seed, &knobs, options);
@@ -115,19 +129,18 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         stage.orders.clone(),
         Arc::clone(&stage.board),
     );
-    let panics = catch_first_panic();
-    let driven = catch_unwind(AssertUnwindSafe(|| drive(&mut stage, &knobs, &mut nemesis)));
-    let ending = match driven {
-        Ok(ending) => ending,
-        Err(_) => Ending::Broke("a panic outside any host".to_owned()),
-    };
-    let ending = match panics.lock().take() {
-        Some(panic) => Ending::Broke(panic),
-        None => ending,
-    };
+    let ending = guarded(|| drive(&mut stage, &knobs, &mut nemesis));
     let simulated_ms = ms(stage.sim.elapsed());
     let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
-    let ok = invariants.iter().all(|verdict| verdict.held);
+    let must = |verdict: &&Verdict| match &options.drill {
+        Some(drill) => drill.must_hold.contains(&verdict.id) || verdict.id == "hosts",
+        None => true,
+    };
+    let ok = invariants.iter().filter(must).all(|verdict| verdict.held);
+    let story = options.drill.as_ref().map(|drill| {
+        let run = Rehearsal { seed, end_ms: simulated_ms, faults: nemesis.counts(), verdicts: &invariants };
+        Box::new(rehearse::story(drill, &stage.board, &run, replay(seed, options)))
+    });
     for verdict in &invariants {
         tracing::info!(target: "sim::verdict", id = %verdict.id, held = verdict.held, detail = %verdict.detail);
     }
@@ -154,6 +167,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         trace,
         trace_lines,
         replay: replay(seed, options),
+        story,
     })
 }
 
@@ -178,10 +192,14 @@ pub fn stalled(seed: u64, options: &Options) -> Summary {
         trace: String::new(),
         trace_lines: 0,
         replay: replay(seed, options),
+        story: None,
     }
 }
 
 fn replay(seed: u64, options: &Options) -> String {
+    if let Some(drill) = &options.drill_file {
+        return format!("hongbao drill replay {} --seed {seed}", drill.display());
+    }
     let mut command = format!("hongbao-sim run --seed {seed}");
     if options.calm {
         command.push_str(" --calm");
@@ -208,6 +226,9 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
     if options.calm {
         return (Vec::new(), Schedule::default());
     }
+    if let Some(drill) = &options.drill {
+        return (Vec::new(), drill.resolve());
+    }
     if let Some(schedule) = &options.schedule {
         return (Vec::new(), schedule.clone());
     }
@@ -219,6 +240,17 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
     };
     let derived = schedule::derive::derive(seed, &scene, FAULTS_FROM_MS, ABLE);
     (derived.mix.intensity.into_keys().collect(), derived.schedule)
+}
+
+/// Drives, and makes an ending of a panic.
+fn guarded(drive: impl FnOnce() -> Ending) -> Ending {
+    let panics = catch_first_panic();
+    let driven = catch_unwind(AssertUnwindSafe(drive));
+    match (panics.lock().take(), driven) {
+        (Some(panic), _) => Ending::Broke(panic),
+        (None, Ok(ending)) => ending,
+        (None, Err(_)) => Ending::Broke("a panic outside any host".to_owned()),
+    }
 }
 
 /// Steps the simulation through all phases.
@@ -273,9 +305,12 @@ fn unfinished(stage: &Stage, knobs: &Knobs) -> Option<String> {
 }
 
 fn operations(stage: &Stage) -> u64 {
-    let crowd = stage.board.memory.lock().as_ref().map_or(0, |memory| {
-        memory.shakes.values().sum::<u64>() + memory.acked.len() as u64
-    });
+    let crowd = stage
+        .board
+        .memory
+        .lock()
+        .as_ref()
+        .map_or(0, |memory| memory.shakes.values().sum::<u64>() + memory.acked.len() as u64);
     stage.board.operations() + crowd
 }
 

@@ -122,6 +122,7 @@ fn cluster(knobs: &Knobs, nodes: &[NodeId], minted: &Minted) -> Cluster {
     };
     let (heartbeat_ms, election_min_ms, election_max_ms) = knobs.raft_ms;
     Cluster {
+        id: None,
         name: "simulated".to_owned(),
         session_public_key: minted.session_key.verifying_key().to_text(),
         admin_token_file: None,
@@ -148,7 +149,8 @@ fn kv_client(cluster: &Cluster, near: NodeId) -> Arc<dyn Kv> {
 /// A client that knows one node only, and so is served while that node leads.
 fn pinned_client(cluster: &Cluster, node: NodeId) -> Result<Arc<dyn Kv>, Failure> {
     let net: Arc<dyn Net> = Arc::new(SimNet);
-    let mut config = ClientConfig::new(vec![(node, cluster.node(node)?.peers.clone())], cluster.kv.data_groups);
+    let mut config =
+        ClientConfig::new(vec![(node, cluster.node(node)?.peers.clone())], cluster.kv.data_groups);
     config.deadline = PINNED_DEADLINE;
     Ok(Arc::new(Client::new(net, config)))
 }
@@ -206,7 +208,10 @@ fn add_apps(
                 asks,
                 keys: knobs.kv_keys,
                 think_ms: if asks.is_some() { (100, 700) } else { (10, 250) },
-                kv: asks.map_or_else(|| near(number).map(|near| kv_client(&cluster, near)), |node| pinned_client(&cluster, node))?,
+                kv: asks.map_or_else(
+                    || near(number).map(|near| kv_client(&cluster, near)),
+                    |node| pinned_client(&cluster, node),
+                )?,
                 chance: stream(seed, Purpose::KvClients, u64::from(number) * 1_000),
                 board: Arc::clone(&board),
             };

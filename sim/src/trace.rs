@@ -22,7 +22,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::fabric::time;
 
 /// What is traced when nothing else is asked for.
-pub const FILTER: &str = "info,openraft=warn,deploy::demo::crowd=debug,hyper=warn,h2=warn,tonic=warn,tower=warn";
+pub const FILTER: &str =
+    "info,openraft=warn,deploy::demo::crowd=debug,hyper=warn,h2=warn,tonic=warn,tower=warn";
 
 #[derive(Default)]
 struct Sink {

@@ -18,10 +18,20 @@ const ENDED_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Whether the process runs. One that ended and was not yet collected does not.
 #[must_use]
 pub fn lives(pid: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    runs(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn runs(stat: &Path) -> bool {
+    let Ok(stat) = fs::read_to_string(stat) else { return false };
     // The state follows the command's name, which stands in parentheses and may hold spaces.
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     !matches!(state, None | Some('Z' | 'X'))
+}
+
+// The first thread may be gone while others still end, and they hold the files.
+fn a_thread_runs(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.into_iter().any(|thread| runs(&thread.path().join("stat")))
 }
 
 /// Waits, for `patience` at most, until a process that was ended is gone with its files. Between
@@ -29,7 +39,7 @@ pub fn lives(pid: u32) -> bool {
 pub fn await_end(pid: u32, patience: Duration) {
     let mut waited = Duration::ZERO;
     let leaving = || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty());
-    while waited < patience && lives(pid) && leaving() {
+    while waited < patience && leaving() && a_thread_runs(pid) {
         std::thread::sleep(ENDED_LOOK_EVERY);
         waited += ENDED_LOOK_EVERY;
     }
@@ -66,7 +76,8 @@ mod tests {
     fn this_process_lives_and_is_no_node() {
         let pid = std::process::id();
         let node = "a1".parse().expect("a node");
-        assert!(lives(pid));
+        assert!(lives(pid) && a_thread_runs(pid));
+        assert!(!lives(u32::MAX) && !a_thread_runs(u32::MAX));
         assert!(!is_node(pid, Path::new("/nowhere/cluster.toml"), node));
     }
 }

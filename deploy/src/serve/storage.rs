@@ -9,6 +9,7 @@ use std::path::Path;
 
 use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::host::Engines;
+use replica::identity::{LOG_DIR, STATE_DIR};
 use replica::log::LogWriter;
 
 use crate::failure::{Context, Exit, Failure};
@@ -21,6 +22,11 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// When the storage is damaged, or another process holds it.
     fn open(&self, data_dir: &Path) -> Result<Engines, Failure>;
+
+    /// How much room the state of all groups takes, a figure to look at; 0 where it takes none.
+    fn state_bytes(&self, _data_dir: &Path) -> u64 {
+        0
+    }
 }
 
 /// RocksDB, its log written by a thread of its own.
@@ -34,10 +40,16 @@ impl Storage for RocksStorage {
             RocksEngine::open(&path, mode, Memory::default())
                 .context(Exit::Error, format!("opening {}", path.display()))
         };
-        let log = open("log-db", Mode::Log)?;
-        let state = open("state-db", Mode::State)?;
+        let log = open(LOG_DIR, Mode::Log)?;
+        let state = open(STATE_DIR, Mode::State)?;
         let log_writer =
             LogWriter::start_thread(log.clone()).context(Exit::Error, "starting the log writer")?;
         Ok(Engines { log, log_writer, state })
+    }
+
+    // What vanishes meanwhile or cannot be read counts as nothing.
+    fn state_bytes(&self, data_dir: &Path) -> u64 {
+        let Ok(files) = std::fs::read_dir(data_dir.join(STATE_DIR)) else { return 0 };
+        files.flatten().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use world::clock::SystemClock;
 use world::net::{Net, TcpNet};
 use world::{NodeId, ZoneId};
 
@@ -16,7 +17,8 @@ use crate::group::KvGroup;
 use crate::machine::control::ControlMachine;
 use crate::machine::data::DataMachine;
 use crate::machine::encode_command;
-use crate::server::KvServer;
+use crate::server::{KvGroups, KvServer};
+use crate::testing::trio::Shared;
 use crate::testing::{LocalMachine, LocalMember};
 use crate::wire::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest};
 use crate::wire::native::ControlCommand;
@@ -53,10 +55,17 @@ impl Node {
             etcd_address: self.address.clone(),
         };
         let system = Arc::clone(&self.member) as Arc<dyn KvGroup>;
-        let control = Arc::new(LocalMember::new(LocalMachine::new(ControlMachine)));
+        let control = Shared::led_by(self.id).member(self.id);
         let data = Arc::new(LocalMember::new(LocalMachine::new(DataMachine)));
         let identity = Identity { cluster_id: 1, node: self.id };
-        let server = KvServer::new(identity, vec![info], Arc::clone(&net), system, control, vec![data]);
+        let server = KvServer::new(
+            identity,
+            vec![info],
+            Arc::clone(&net),
+            Arc::new(SystemClock::new()),
+            KvGroups { system, control, data: vec![data] },
+            Arc::new(|| 0),
+        );
         let incoming = net.listen(&self.address).await.expect("to listen");
         let routes = server.peer_routes(tonic::service::Routes::default());
         let (stop, stopped) = oneshot::channel();
@@ -76,7 +85,7 @@ impl Node {
     }
 
     async fn apply(&self, command: Command) {
-        let command = encode_command(&ControlCommand { command: Some(command) });
+        let command = encode_command(&ControlCommand { command: Some(command), author: None });
         self.member.propose(command).await.expect("taken");
     }
 }

@@ -1,32 +1,17 @@
-//! The KV service: reads are answered here, writes here or at the leader.
+//! The KV service: reads are answered here, writes go to the leader.
 //!
-//! ```text
-//!   try here --ok / refused--> answer
-//!      | a write, and not the leader
-//!      v
-//!   try the leader (hop 1) --ok / refused--> answer
-//!      | surely not done: no connection, or it does not lead either
-//!      v
-//!   pause, begin again, until the deadline
-//! ```
-//! A linearizable read on a follower asks the leader only how far it must have applied.
-//!
-//! Invariant: a write is tried again only when it surely was not done.
+//! Invariant: every answer tells the revision and names this member, wherever it was made.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::metadata::MetadataValue;
-use tonic::{Code, Request, Response, Status};
-use world::NodeId;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
 
-use super::Identity;
-use crate::control_port::{Answer, Call, ControlPort, Readers};
-use crate::limits::{RETRY_PAUSE, SERVE_DEADLINE};
-use crate::outcome::{CallError, HOP_KEY, not_done};
-use crate::peers::Peers;
-use crate::wire::etcdserverpb::kv_client::KvClient;
+use super::courier::Courier;
+use super::leader_wanted;
+use crate::control_port::{Answer, Call, Readers, answer};
+use crate::outcome::CallError;
 use crate::wire::etcdserverpb::kv_server::Kv;
 use crate::wire::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
@@ -36,85 +21,45 @@ use crate::wire::etcdserverpb::{
 /// etcd's KV service over the local member of the control group.
 #[derive(Clone)]
 pub struct KvService {
-    port: ControlPort,
-    identity: Identity,
-    peers: Arc<Peers>,
+    courier: Courier,
 }
 
 impl KvService {
-    /// A service that forwards to `peers` when its own member does not lead.
-    pub fn new(port: ControlPort, identity: Identity, peers: Arc<Peers>) -> KvService {
-        KvService { port, identity, peers }
+    /// A service that goes to the leader with what writes.
+    pub(crate) fn new(courier: Courier) -> KvService {
+        KvService { courier }
     }
 
-    async fn serve(&self, call: Call, forwarded: bool) -> Result<Answer, Status> {
-        let deadline = Instant::now() + SERVE_DEADLINE;
-        loop {
-            let end = match timeout_at(deadline, self.here(call.clone())).await {
-                Ok(Err(CallError::NotLeader { hint })) => CallError::NotLeader { hint },
-                Ok(ended) => return ended.map_err(|error| error.status()),
-                Err(_) => return Err(CallError::Unknown("the deadline passed".to_owned()).status()),
-            };
-            let CallError::NotLeader { hint } = end else { unreachable!("every other end has returned") };
-            if forwarded {
-                return Err(end.status());
-            }
-            if let Some(leader) = hint.filter(|leader| call.writes() && *leader != self.identity.node) {
-                match self.forward(leader, call.clone(), deadline).await {
-                    Err(status) if may_repeat(&status) => {}
-                    ended => return ended,
-                }
-            }
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(CallError::NotLeader { hint: None }.status());
-            }
-            sleep(RETRY_PAUSE).await;
+    /// A client may ask not to be served at all by a member that knows of no leader.
+    fn check_leader(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        if leader_wanted(metadata) && self.courier.port.group().standing().leader.is_none() {
+            return Err(CallError::NotLeader { hint: None }.status());
         }
+        Ok(())
     }
 
-    async fn here(&self, call: Call) -> Result<Answer, CallError> {
-        let mut answer = self.port.call(call, Readers::Anybody).await?;
-        self.identity.fill(answer.header_mut(), &self.port);
+    async fn serve(&self, metadata: &MetadataMap, call: Call) -> Result<Answer, Status> {
+        self.check_leader(metadata)?;
+        let author = self.courier.desk.author(metadata)?;
+        let mut answer = if call.writes() {
+            let reply = self.courier.propose(call.into_command(&author)).await?;
+            answer(reply).map_err(|error| error.status())?
+        } else {
+            let here = || self.courier.port.call(&author, call.clone(), Readers::Anybody);
+            // A member that cannot read now can in a moment: nobody else could do it better.
+            let there = |_: Channel, _: Duration| async { Err(CallError::NotLeader { hint: None }.status()) };
+            self.courier.run(here, there).await?
+        };
+        self.courier.identity.fill(answer.header_mut(), &self.courier.port);
         assert!(answer.header_mut().revision > 0, "every answer tells the revision");
         Ok(answer)
     }
-
-    async fn forward(&self, leader: NodeId, call: Call, deadline: Instant) -> Result<Answer, Status> {
-        let Some(channel) = self.peers.channel(leader) else {
-            return Err(CallError::NotLeader { hint: None }.status());
-        };
-        let patience = deadline.saturating_duration_since(Instant::now());
-        let mut client = KvClient::new(channel).max_decoding_message_size(usize::MAX);
-        Ok(match call {
-            Call::Range(request) => Answer::Range(client.range(hop(request, patience)).await?.into_inner()),
-            Call::Put(request) => Answer::Put(client.put(hop(request, patience)).await?.into_inner()),
-            Call::DeleteRange(request) => {
-                Answer::DeleteRange(client.delete_range(hop(request, patience)).await?.into_inner())
-            }
-            Call::Txn(request) => Answer::Txn(client.txn(hop(request, patience)).await?.into_inner()),
-            Call::Compact(request) => {
-                Answer::Compact(client.compact(hop(request, patience)).await?.into_inner())
-            }
-        })
-    }
-}
-
-fn hop<T>(message: T, patience: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert(HOP_KEY, MetadataValue::from_static("1"));
-    request.set_timeout(patience);
-    request
-}
-
-// The leader may have moved on, or its node be gone. A refusal by a true leader is final.
-fn may_repeat(status: &Status) -> bool {
-    not_done(status) && matches!(status.code(), Code::Unavailable | Code::FailedPrecondition)
 }
 
 macro_rules! serve {
     ($self:ident, $request:ident, $kind:ident) => {{
-        let forwarded = $request.metadata().contains_key(HOP_KEY);
-        match $self.serve(Call::$kind($request.into_inner()), forwarded).await? {
+        let (metadata, _, request) = $request.into_parts();
+        match $self.serve(&metadata, Call::$kind(request)).await? {
             Answer::$kind(response) => Ok(Response::new(response)),
             _ => Err(Status::internal("an answer of another kind")),
         }

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future, stream};
 use tokio::sync::{mpsc, oneshot, watch as signal};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
@@ -22,18 +23,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Identity;
 use super::leader::LeaderMonitor;
+use super::{Identity, leader_wanted};
+use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
 use crate::limits::{MESSAGE_BYTES_MAX, WATCH_PROGRESS_INTERVAL, WATCH_RESPONSES_QUEUED_MAX};
 use crate::outcome::CallError;
-use crate::watch::{Hub, Session, Span, Subscription};
+use crate::watch::{Hub, Session, Span, Subscription, refused};
 use crate::wire::etcdserverpb::watch_request::RequestUnion;
 use crate::wire::etcdserverpb::watch_server::Watch;
 use crate::wire::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
-
-/// Metadata of a client that wants its stream to end when there is no leader.
-const LEADER_WANTED_KEY: &str = "hasleader";
 
 /// What a client of a watch hears.
 pub type Responses = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
@@ -47,6 +46,7 @@ pub struct WatchService {
     leader: Arc<LeaderMonitor>,
     stopping: signal::Sender<bool>,
     progress_interval: Duration,
+    desk: Option<AuthDesk>,
 }
 
 /// Why a stream's task ends: with a status for the client, or because it is gone.
@@ -65,6 +65,7 @@ struct Driver<R> {
     leader: Option<signal::Receiver<bool>>,
     stopping: signal::Receiver<bool>,
     service: WatchService,
+    metadata: MetadataMap,
     ticks: Interval,
 }
 
@@ -72,7 +73,22 @@ impl WatchService {
     /// A service over the member behind `port`. Its streams end when `stopping` turns true.
     pub fn new(port: ControlPort, identity: Identity, stopping: signal::Sender<bool>) -> WatchService {
         let (hub, leader) = (Hub::new(port.shared_group()), LeaderMonitor::new(port.shared_group()));
-        WatchService { port, identity, hub, leader, stopping, progress_interval: WATCH_PROGRESS_INTERVAL }
+        WatchService {
+            port,
+            identity,
+            hub,
+            leader,
+            stopping,
+            progress_interval: WATCH_PROGRESS_INTERVAL,
+            desk: None,
+        }
+    }
+
+    /// The same, for whom this desk finds to be allowed.
+    #[must_use]
+    pub(crate) fn guarded_by(mut self, desk: AuthDesk) -> WatchService {
+        self.desk = Some(desk);
+        self
     }
 
     /// The same, telling progress this often.
@@ -90,9 +106,9 @@ impl WatchService {
     where
         R: Stream<Item = Result<WatchRequest, Status>> + Send + Unpin + 'static,
     {
-        let leader = match metadata.get(LEADER_WANTED_KEY).map(|value| value.as_bytes()) {
-            Some(b"true") => Some(self.leader.follow().ok_or_else(no_leader)?),
-            _ => None,
+        let leader = match leader_wanted(metadata) {
+            true => Some(self.leader.follow().ok_or_else(no_leader)?),
+            false => None,
         };
         let subscription = self.hub.subscribe().map_err(storage)?;
         let seen = subscription.take().map_err(storage)?.head;
@@ -110,6 +126,7 @@ impl WatchService {
             leader,
             stopping: self.stopping.subscribe(),
             service: self.clone(),
+            metadata: metadata.clone(),
             ticks,
         };
         tokio::spawn(async move {
@@ -153,7 +170,7 @@ where
         loop {
             self.go_live().await?;
             self.catch_up().await?;
-            if let Some(response) = self.session.progress() {
+            while let Some(response) = self.session.progress() {
                 self.send(response).await?;
             }
             if let Some(revision) = self.session.progress_asked() {
@@ -242,6 +259,11 @@ where
     }
 
     async fn create(&mut self, request: &WatchCreateRequest) -> Result<(), End> {
+        if let Err(status) = self.check(request) {
+            let reason = format!("rpc error: code = {:?} desc = {}", status.code(), status.message());
+            let response = refused(self.newest()?, &reason);
+            return self.send(response).await;
+        }
         let span = Span::of_watch(&request.key, &request.range_end);
         // Registered before the revision is read: what happens after that revision is heard of.
         if let Some(span) = &span {
@@ -253,6 +275,12 @@ where
             self.subscription.unregister(span);
         }
         self.send(response).await
+    }
+
+    fn check(&self, request: &WatchCreateRequest) -> Result<(), Status> {
+        let Some(desk) = &self.service.desk else { return Ok(()) };
+        let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key.clone() };
+        desk.check(&self.metadata, |access| access.check_read(&key, &request.range_end)).map(|_| ())
     }
 
     fn newest(&self) -> Result<i64, End> {

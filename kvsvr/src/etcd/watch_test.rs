@@ -40,7 +40,7 @@ struct Client {
 }
 
 fn command(command: Command) -> Bytes {
-    encode_command(&ControlCommand { command: Some(command) })
+    encode_command(&ControlCommand { command: Some(command), author: None })
 }
 
 fn put(key: &str, value: impl Into<Bytes>) -> Command {

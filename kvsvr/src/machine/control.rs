@@ -7,11 +7,18 @@
 //! Invariant: a request means here what it means to etcd, error texts included; one command makes
 //! at most one revision; a refused command writes nothing.
 //!
-//! Not here: leases. Who watches is no part of the state: watches read history (`history`).
+//! Not here: who watches; watches read history (`history`). Nor when a lease ends: its leader decides
+//! that ([`crate::lease`]).
 
+pub mod access;
+pub mod alarm;
+pub mod auth;
 pub mod check;
+mod gate;
+pub mod hash;
 pub mod history;
 mod layout;
+pub mod lease;
 mod mvcc;
 mod range;
 mod sweep;
@@ -19,12 +26,18 @@ mod txn;
 
 #[cfg(test)]
 mod layout_test;
+#[cfg(test)]
+mod model_steps_test;
+#[cfg(test)]
+mod model_test;
 
 use bytes::Bytes;
 use prost::Message;
 use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
 
+use self::access::Access;
+use self::gate::Gate;
 pub use self::layout::Event;
 use self::mvcc::{Mvcc, read_meta};
 use super::decode_command;
@@ -35,7 +48,7 @@ use crate::wire::etcdserverpb::{
 };
 use crate::wire::native::control_command::Command;
 use crate::wire::native::control_reply::{Reply, Swept};
-use crate::wire::native::{ControlCommand, ControlReply};
+use crate::wire::native::{AuthChanged, Author, ControlCommand, ControlReply};
 
 /// Why a request has no answer.
 #[derive(Debug)]
@@ -68,14 +81,14 @@ impl Machine for ControlMachine {
         read_meta(view).map(|_| ())
     }
 
-    fn apply(&mut self, txn: &mut Txn<'_>, _at: At, command: &[u8]) -> Result<Bytes, EngineError> {
-        let command: ControlCommand = decode_command(command)?;
-        let Some(command) = command.command else {
+    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &[u8]) -> Result<Bytes, EngineError> {
+        let ControlCommand { command, author } = decode_command(command)?;
+        let Some(command) = command else {
             return Err(EngineError::Corrupt(
                 "a control command of a kind this program does not know".to_owned(),
             ));
         };
-        let reply = match perform(txn, &command) {
+        let reply = match perform(txn, at, &author.unwrap_or_default(), &command) {
             Ok(reply) => reply,
             Err(Fault::Refused(refusal)) => Reply::Refused(refusal as i32),
             Err(Fault::Engine(error)) => return Err(error),
@@ -106,7 +119,7 @@ pub fn check_command(command: &Command) -> Result<(), Refusal> {
             check::txn(request)?;
             request.encoded_len()
         }
-        Command::Compact(_) | Command::Sweep(_) => 0,
+        _ => 0,
     };
     if size > CONTROL_REQUEST_BYTES_MAX {
         return Err(Refusal::RequestTooLarge);
@@ -114,8 +127,11 @@ pub fn check_command(command: &Command) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn perform(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Fault> {
+fn perform(txn: &mut Txn<'_>, at: At, author: &Author, command: &Command) -> Result<Reply, Fault> {
     check_command(command)?;
+    let gate = Gate::read(txn)?;
+    Access::through(gate, txn, author)?.check_command(command)?;
+    alarm::check_command(gate, command)?;
     Ok(match command {
         Command::Put(request) => {
             let mut store = Mvcc::writing(txn)?;
@@ -143,6 +159,20 @@ fn perform(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Fault> {
                 header: Some(ResponseHeader { revision, ..Default::default() }),
             })
         }
+        Command::LeaseGrant(request) => {
+            let revision = revision(txn)?;
+            Reply::LeaseGrant(lease::grant(txn, request, revision)?)
+        }
+        Command::LeaseRevoke(request) => Reply::LeaseRevoke(lease::revoke(txn, request.id)?),
+        Command::LeaseExpire(expire) => Reply::LeaseExpired(lease::expire(txn, at, expire)?),
+        Command::Alarm(request) => {
+            let revision = revision(txn)?;
+            Reply::Alarm(alarm::alarm(txn, request, revision)?)
+        }
+        Command::Auth(change) => {
+            auth::change(txn, change)?;
+            Reply::Auth(AuthChanged { revision: revision(txn)? })
+        }
         Command::Sweep(_) => Reply::Swept(Swept { clean: sweep::sweep(txn, SWEEP_EVENTS_PER_SWEEP)? }),
     })
 }
@@ -151,8 +181,11 @@ fn perform(txn: &mut Txn<'_>, command: &Command) -> Result<Reply, Fault> {
 ///
 /// # Errors
 /// [`Fault`].
-pub fn read_range(view: &dyn View, request: &RangeRequest) -> Result<RangeResponse, Fault> {
+pub fn read_range(view: &dyn View, author: &Author, request: &RangeRequest) -> Result<RangeResponse, Fault> {
     check::range(request)?;
+    let gate = Gate::read(view)?;
+    Access::through(gate, view, author)?.check_range(request)?;
+    alarm::check_read(gate)?;
     range::range(&Mvcc::read_only(view)?, request)
 }
 
@@ -163,10 +196,22 @@ pub fn read_range(view: &dyn View, request: &RangeRequest) -> Result<RangeRespon
 ///
 /// # Panics
 /// When the transaction writes: that is for the log.
-pub fn read_txn(view: &dyn View, request: &TxnRequest) -> Result<TxnResponse, Fault> {
+pub fn read_txn(view: &dyn View, author: &Author, request: &TxnRequest) -> Result<TxnResponse, Fault> {
     assert!(check::is_read_only(request), "a transaction that writes goes through the log");
     check::txn(request)?;
+    let gate = Gate::read(view)?;
+    Access::through(gate, view, author)?.check_txn(request)?;
+    alarm::check_read(gate)?;
     txn::txn(&mut Mvcc::read_only(view)?, request)
+}
+
+/// The newest revision in a view, and the last compacted one.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn revisions(view: &dyn View) -> Result<(i64, i64), EngineError> {
+    let meta = read_meta(view)?;
+    Ok((meta.revision, meta.compacted))
 }
 
 /// The newest revision in a view.

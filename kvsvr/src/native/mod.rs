@@ -20,7 +20,8 @@ use crate::wire::native::batch_get_response::Value;
 use crate::wire::native::data_kv_server::DataKv;
 use crate::wire::native::scan_response::Pair;
 use crate::wire::native::{
-    BatchGetRequest, BatchGetResponse, DataCommand, ScanRequest, ScanResponse, WriteRequest, WriteResponse,
+    Author, BatchGetRequest, BatchGetResponse, DataCommand, ScanRequest, ScanResponse, WriteRequest,
+    WriteResponse,
 };
 
 /// The native service over this node's members of all groups.
@@ -135,7 +136,7 @@ impl DataKv for NativeService {
     }
 
     async fn control_range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
-        match self.system.call(Call::Range(request.into_inner()), Readers::Leader).await {
+        match self.system.call(&Author::default(), Call::Range(request.into_inner()), Readers::Leader).await {
             Ok(Answer::Range(response)) => Ok(Response::new(response)),
             Ok(_) => Err(Status::internal("an answer of another kind")),
             Err(error) => Err(error.status()),
@@ -143,7 +144,7 @@ impl DataKv for NativeService {
     }
 
     async fn control_txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        match self.system.call(Call::Txn(request.into_inner()), Readers::Leader).await {
+        match self.system.call(&Author::default(), Call::Txn(request.into_inner()), Readers::Leader).await {
             Ok(Answer::Txn(response)) => Ok(Response::new(response)),
             Ok(_) => Err(Status::internal("an answer of another kind")),
             Err(error) => Err(error.status()),

@@ -96,6 +96,12 @@ impl<M: Machine> KvGroup for LocalMember<M> {
 
     fn standing(&self) -> Standing {
         let applied_index = self.machine.read().applied();
-        Standing { leader: *self.leader.lock(), term: 1, last_index: applied_index, applied_index }
+        Standing {
+            leader: *self.leader.lock(),
+            term: 1,
+            last_index: applied_index,
+            committed_index: applied_index,
+            applied_index,
+        }
     }
 }

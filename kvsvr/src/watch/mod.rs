@@ -28,6 +28,7 @@ mod span;
 
 pub use hub::{Hub, Subscription};
 pub use session::Session;
+pub(crate) use session::refused;
 pub use span::Span;
 
 use std::sync::Arc;

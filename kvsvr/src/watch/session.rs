@@ -14,7 +14,7 @@
 //!
 //! Not here: where pages come from, and waiting. This is a pure core.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use prost::Message;
@@ -30,6 +30,8 @@ use crate::wire::mvccpb::{Event, KeyValue};
 
 /// Stands for the whole stream, or for a watch that does not come to be.
 const NO_WATCH: i64 = -1;
+/// Questions for progress of one stream that wait for an answer of their own.
+const PROGRESS_QUESTIONS_MAX: usize = 64;
 
 /// Looks up the pair before an event.
 pub(crate) type Before<'l> = &'l mut dyn FnMut(&Change) -> Option<KeyValue>;
@@ -47,6 +49,14 @@ struct Watch {
     told: bool,
 }
 
+impl Watch {
+    // A live watch that begins in the future must not be told a revision before its beginning: its
+    // client would resume there, and get events it never asked for.
+    fn begun(&self, seen: i64) -> bool {
+        self.next <= seen + 1
+    }
+}
+
 /// The watches of one stream.
 #[derive(Debug)]
 pub struct Session {
@@ -56,8 +66,8 @@ pub struct Session {
     // The least id that was not yet chosen for a client.
     id_next: i64,
     seen: i64,
-    // A client asked for progress; it is told once every watch is at least here.
-    progress_asked: Option<i64>,
+    // Questions of the client how far the stream is; each is answered once every watch is there.
+    progress_asked: VecDeque<i64>,
     response_bytes_max: usize,
 }
 
@@ -83,7 +93,7 @@ impl Session {
             behind: BTreeSet::new(),
             id_next: 0,
             seen,
-            progress_asked: None,
+            progress_asked: VecDeque::new(),
             response_bytes_max,
         }
     }
@@ -241,7 +251,8 @@ impl Session {
         let mut events = Vec::with_capacity(changes.len());
         for change in changes.iter().filter(|change| change.revision() >= watch.next) {
             let deleted = change.event.tombstone;
-            if if deleted { watch.no_delete } else { watch.no_put } {
+            let unwanted = if deleted { watch.no_delete } else { watch.no_put };
+            if unwanted {
                 continue;
             }
             let kind = if deleted { EventType::Delete } else { EventType::Put };
@@ -263,30 +274,28 @@ impl Session {
 
     /// The client wants to know how far the stream is, when the store is at `newest`.
     pub fn ask_progress(&mut self, newest: i64) {
-        self.progress_asked = Some(self.progress_asked.map_or(newest, |asked| asked.min(newest)));
+        // One answer will do for what was asked in a flood.
+        if self.progress_asked.len() >= PROGRESS_QUESTIONS_MAX {
+            self.progress_asked.pop_back();
+        }
+        self.progress_asked.push_back(newest);
     }
 
-    /// Whether the client still waits for an answer to that, and the revision it needs.
+    /// The revision that the next answer to such a question must have reached.
     #[must_use]
     pub fn progress_asked(&self) -> Option<i64> {
-        self.progress_asked
+        self.progress_asked.front().copied()
     }
 
-    /// The answer, once every watch of the stream has been given everything through there.
+    /// An answer, once every watch of the stream has been given everything through there.
     pub fn progress(&mut self) -> Option<WatchResponse> {
-        let asked = self.progress_asked.filter(|asked| *asked <= self.seen)?;
-        let everywhere = self.behind.is_empty() && self.watches.values().all(|watch| self.reached(watch));
-        assert!(asked <= self.seen, "progress is never ahead of what was given");
-        everywhere.then(|| {
-            self.progress_asked = None;
-            response(self.seen, NO_WATCH)
-        })
-    }
-
-    // A watch that begins in the future must not be told a revision before its beginning: its
-    // client would resume there, and get events it never asked for.
-    fn reached(&self, watch: &Watch) -> bool {
-        watch.next <= self.seen + 1
+        let reached = self.progress_asked().is_some_and(|asked| asked <= self.seen);
+        let everywhere = self.behind.is_empty() && self.watches.values().all(|watch| watch.begun(self.seen));
+        if !reached || !everywhere {
+            return None;
+        }
+        self.progress_asked.pop_front();
+        Some(response(self.seen, NO_WATCH))
     }
 
     /// A progress interval has passed: tells the watches that wished it and heard nothing since.
@@ -294,8 +303,8 @@ impl Session {
         let mut responses = Vec::new();
         let seen = self.seen;
         for (id, watch) in &mut self.watches {
-            let due = watch.progress && !watch.told && !self.behind.contains(id);
-            if due && watch.next <= seen + 1 {
+            let due = watch.progress && !watch.told && watch.begun(seen);
+            if due && !self.behind.contains(id) {
                 responses.push(response(seen, *id));
             }
             watch.told = false;

@@ -1,7 +1,7 @@
 //! A stream's session against plain history: whatever pages come when, and whoever falls behind,
 //! each watch must be told exactly the events it asked for, once, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,7 +69,7 @@ struct World {
     history: Vec<Arc<Change>>,
     newest: i64,
     watches: BTreeMap<i64, Wanted>,
-    asked: Option<i64>,
+    asked: VecDeque<i64>,
 }
 
 impl World {
@@ -100,7 +100,7 @@ impl World {
     fn hear_progress(&mut self, id: i64, revision: i64) {
         let everybody = id == -1;
         if everybody {
-            let asked = self.asked.take().expect("told without being asked");
+            let asked = self.asked.pop_front().expect("told without being asked");
             assert!(revision >= asked, "the answer is older than the question");
         }
         for (other, watch) in &mut self.watches {
@@ -152,15 +152,16 @@ impl World {
             }
             Step::AskProgress => {
                 self.session.ask_progress(self.newest);
-                self.asked.get_or_insert(self.newest);
+                self.asked.push_back(self.newest);
             }
             Step::Tick => {
                 let told = self.session.tick();
                 self.hear(told);
             }
         }
-        let told = self.session.progress();
-        self.hear(told.into_iter().collect());
+        while let Some(told) = self.session.progress() {
+            self.hear(vec![told]);
+        }
     }
 
     fn create(&mut self, from: u8, end: Option<u8>, start: i64, filters: Vec<i32>, progress: bool) {
@@ -208,7 +209,7 @@ proptest! {
             history: Vec::new(),
             newest: 1,
             watches: BTreeMap::new(),
-            asked: None,
+            asked: VecDeque::new(),
         };
         for step in steps {
             world.take(step);
@@ -218,6 +219,8 @@ proptest! {
             world.take(Step::Behind(2));
         }
         prop_assert!(world.session.behind_from().is_none(), "somebody never catches up");
+        let begun = world.watches.values().all(|watch| watch.cancelled_at.is_some() || watch.start <= world.newest + 1);
+        prop_assert!(world.asked.is_empty() || !begun, "a question was not answered: {:?}", world.asked);
         for watch in world.watches.values() {
             let all = expected(&world.history, watch, world.newest);
             match watch.cancelled_at {

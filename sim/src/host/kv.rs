@@ -70,7 +70,7 @@ impl KvClient {
         match self.chance.random_range(0..100) {
             0..35 => KvCall::Put { key: one, value: value("") },
             35..70 => KvCall::Get { key: one },
-                        // Only what is there is removed: a removal of nothing leaves the revision as it is.
+            // Only what is there is removed: a removal of nothing leaves the revision as it is.
             70..78 => match seen.get(&one) {
                 Some(Some(pair)) => KvCall::Txn {
                     compares: vec![Compare::ModRevision(one.clone(), pair.mod_revision)],
@@ -122,8 +122,7 @@ pub async fn final_scan(kv: &dyn Kv, board: &Board) {
     loop {
         if let Ok(page) = kv.range(PREFIX.as_bytes()).await {
             let pairs = page.pairs.iter();
-            let contents: KvContents =
-                pairs.map(|pair| (text(&pair.key), pair_of(pair))).collect();
+            let contents: KvContents = pairs.map(|pair| (text(&pair.key), pair_of(pair))).collect();
             tracing::info!(target: "sim::kv", revision = page.revision, ?contents, "final scan");
             board.kv.lock().1 = Some(contents);
             return;

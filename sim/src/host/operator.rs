@@ -81,11 +81,7 @@ pub struct Operator {
 }
 
 /// Carries out the schedule's commands, one after the other.
-pub async fn obey(
-    connected: Arc<Connected>,
-    board: Arc<Board>,
-    mut lines: mpsc::UnboundedReceiver<Typed>,
-) {
+pub async fn obey(connected: Arc<Connected>, board: Arc<Board>, mut lines: mpsc::UnboundedReceiver<Typed>) {
     while let Some(typed) = lines.recv().await {
         carry_out(&connected, &board, typed).await;
     }
@@ -126,19 +122,31 @@ impl Operator {
 
     async fn activate(&self) -> Result<EventReport, Failure> {
         self.insist("the event to be active", async || {
+            if let Some(slots) = self.knobs.slots_at {
+                let schedule = Schedule::Compressed {
+                    first: UnixMs(EPOCH_MS + slots.first_ms),
+                    slot: Duration::from_millis(slots.length_ms),
+                    gap: Duration::from_millis(slots.gap_ms),
+                };
+                return self.make_active(schedule).await;
+            }
             let slots = u32::try_from(self.build.manifest.slots.len()).unwrap_or(1).max(1);
             let first = self.clock.now().plus(FIRST_SLOT_AFTER);
             let heal_at = UnixMs(EPOCH_MS).plus(self.knobs.safety());
             let end = heal_at.plus(LAST_SLOT_ENDS_AFTER);
             let slot = (end.since(first) / slots).saturating_sub(GAP).max(SLOT_MIN);
             let schedule = Schedule::Compressed { first, slot, gap: GAP };
-            match self.build.activate(&self.connected, schedule).await {
-                // An earlier attempt whose answer was lost.
-                Err(failure) if failure.exit == Exit::Conflict => self.look().await,
-                answer => answer,
-            }
+            self.make_active(schedule).await
         })
         .await
+    }
+
+    async fn make_active(&self, schedule: Schedule) -> Result<EventReport, Failure> {
+        match self.build.activate(&self.connected, schedule).await {
+            // An earlier attempt whose answer was lost.
+            Err(failure) if failure.exit == Exit::Conflict => self.look().await,
+            answer => answer,
+        }
     }
 
     async fn look(&self) -> Result<EventReport, Failure> {
@@ -205,11 +213,9 @@ impl Operator {
             tracing::info!(target: "sim::operator", %what, exit = ?failure.exit, %failure, "not yet");
             let worth_repeating = match failure.exit {
                 Exit::Unavailable | Exit::Refused | Exit::Conflict | Exit::Denied | Exit::Error => true,
-                Exit::Usage
-                | Exit::NotFound
-                | Exit::Unverified
-                | Exit::Unhealthy
-                | Exit::InvariantBroken => false,
+                Exit::Usage | Exit::NotFound | Exit::Unverified | Exit::Unhealthy | Exit::InvariantBroken => {
+                    false
+                }
             };
             if !worth_repeating {
                 return Err(Failure::new(failure.exit, format!("{what}: {failure}")));

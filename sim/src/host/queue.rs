@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use queue::receipt::Receipt;
 use queue::api::{Delivery, Enqueued, NewMessage, Queue, QueueError, Stats};
+use queue::receipt::Receipt;
 use rand::RngExt;
 use world::rng::Stream;
 
@@ -54,7 +54,8 @@ impl QueueClient {
         while !self.board.going_home() {
             serial += 1;
             let key = format!("k{}", self.chance.random_range(0..KEYS));
-            let (dedup_id, body) = (format!("{}-{serial}", self.number), format!("b{}-{serial}", self.number));
+            let (dedup_id, body) =
+                (format!("{}-{serial}", self.number), format!("b{}-{serial}", self.number));
             let delay_ms = if self.chance.random_ratio(1, 6) { self.chance.random_range(1..800) } else { 0 };
             for _ in 0..TRIES {
                 let call = QueueCall::Enqueue {

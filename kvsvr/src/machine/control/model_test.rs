@@ -7,22 +7,23 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
-use super::{ControlMachine, Fault, layout, read_range, read_txn};
+use super::model_steps_test::{Step, step};
+use super::{ControlMachine, Fault, layout, lease, read_range, read_txn};
 use crate::machine::control::check;
 use crate::machine::encode_command;
 use crate::refusal::Refusal;
 use crate::testing::LocalMachine;
-use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::wire::etcdserverpb::compare::{CompareTarget, TargetUnion};
 use crate::wire::etcdserverpb::request_op::Request;
 use crate::wire::etcdserverpb::response_op::Response;
 use crate::wire::etcdserverpb::*;
 use crate::wire::mvccpb::KeyValue;
 use crate::wire::native::control_command::{Command, Sweep};
 use crate::wire::native::control_reply::Reply;
-use crate::wire::native::{ControlCommand, ControlReply};
+use crate::wire::native::{Author, ControlCommand, ControlReply, LeaseExpire, LeaseExpired};
 
 type Space = BTreeMap<Bytes, KeyValue>;
 
@@ -30,6 +31,9 @@ struct Model {
     // The key space at each revision from 1; the last one is now.
     past: Vec<Space>,
     compacted: i64,
+    // Leases in force: seconds, and which grant it is.
+    leases: BTreeMap<i64, (i64, u64)>,
+    grants: u64,
 }
 
 fn header(revision: i64) -> Option<ResponseHeader> {
@@ -75,8 +79,12 @@ impl Model {
         }
         pairs.retain(|pair| request.min_mod_revision == 0 || pair.mod_revision >= request.min_mod_revision);
         pairs.retain(|pair| request.max_mod_revision == 0 || pair.mod_revision <= request.max_mod_revision);
-        pairs.retain(|pair| request.min_create_revision == 0 || pair.create_revision >= request.min_create_revision);
-        pairs.retain(|pair| request.max_create_revision == 0 || pair.create_revision <= request.max_create_revision);
+        pairs.retain(|pair| {
+            request.min_create_revision == 0 || pair.create_revision >= request.min_create_revision
+        });
+        pairs.retain(|pair| {
+            request.max_create_revision == 0 || pair.create_revision <= request.max_create_revision
+        });
         let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
         // Without an order, a target other than the key sorts what the limit (and one) left.
         if request.sort_order == 0 {
@@ -131,9 +139,13 @@ impl Model {
         let mut responses = Vec::new();
         for op in ops {
             let response = match op.request.as_ref().expect("the generator sets one") {
-                Request::RequestRange(request) => Response::ResponseRange(self.range(request, draft.as_ref())?),
-                Request::RequestPut(request) => Response::ResponsePut(self.put(request, draft)?),
-                Request::RequestDeleteRange(request) => Response::ResponseDeleteRange(self.delete(request, draft)),
+                Request::RequestRange(request) => {
+                    Response::ResponseRange(self.range(request, draft.as_ref())?)
+                }
+                Request::RequestPut(request) => Response::ResponsePut(self.put(request, draft, true)?),
+                Request::RequestDeleteRange(request) => {
+                    Response::ResponseDeleteRange(self.delete(request, draft))
+                }
                 Request::RequestTxn(request) => Response::ResponseTxn(self.branch(request, draft)?),
             };
             responses.push(ResponseOp { response: Some(response) });
@@ -148,25 +160,36 @@ impl Model {
         Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses })
     }
 
-    fn put(&self, request: &PutRequest, draft: &mut Option<Space>) -> Result<PutResponse, Refusal> {
-        if request.lease != 0 {
-            return Err(Refusal::LeaseNotFound);
-        }
+    fn put(
+        &self,
+        request: &PutRequest,
+        draft: &mut Option<Space>,
+        in_txn: bool,
+    ) -> Result<PutResponse, Refusal> {
         let keeps = request.ignore_value || request.ignore_lease;
+        let mut refusals = Vec::new();
+        if request.lease != 0 && !self.leases.contains_key(&request.lease) {
+            refusals.push(Refusal::LeaseNotFound);
+        }
         if keeps && !self.now().contains_key(&request.key) {
-            return Err(Refusal::KeyNotFound);
+            refusals.push(Refusal::KeyNotFound);
+        }
+        // Within a transaction etcd looks for the key first.
+        let refusal = if in_txn { refusals.last() } else { refusals.first() };
+        if let Some(refusal) = refusal {
+            return Err(*refusal);
         }
         let revision = self.revision() + 1;
         let space = draft.get_or_insert_with(|| self.now().clone());
         let before = space.get(&request.key).cloned();
-        let kept = before.clone().unwrap_or_default().value;
+        let kept = before.clone().unwrap_or_default();
         let pair = KeyValue {
             key: request.key.clone(),
-            value: if request.ignore_value { kept } else { request.value.clone() },
+            value: if request.ignore_value { kept.value } else { request.value.clone() },
             create_revision: before.as_ref().map_or(revision, |pair| pair.create_revision),
             mod_revision: revision,
             version: before.as_ref().map_or(0, |pair| pair.version) + 1,
-            lease: 0,
+            lease: if request.ignore_lease { kept.lease } else { request.lease },
         };
         space.insert(request.key.clone(), pair);
         Ok(PutResponse { header: header(revision), prev_kv: before.filter(|_| request.prev_kv) })
@@ -174,23 +197,30 @@ impl Model {
 
     fn delete(&self, request: &DeleteRangeRequest, draft: &mut Option<Space>) -> DeleteRangeResponse {
         let space = draft.as_ref().unwrap_or(self.now());
-        let dead: Vec<KeyValue> =
-            space.values().filter(|pair| within(&pair.key, &request.key, &request.range_end)).cloned().collect();
+        let dead: Vec<KeyValue> = space
+            .values()
+            .filter(|pair| within(&pair.key, &request.key, &request.range_end))
+            .cloned()
+            .collect();
         if !dead.is_empty() {
             let space = draft.get_or_insert_with(|| self.now().clone());
             dead.iter().for_each(|pair| assert!(space.remove(&pair.key).is_some(), "it was just listed"));
         }
         let revision = self.revision() + i64::from(draft.is_some());
         let deleted = dead.len() as i64;
-        DeleteRangeResponse { header: header(revision), deleted, prev_kvs: if request.prev_kv { dead } else { vec![] } }
+        DeleteRangeResponse {
+            header: header(revision),
+            deleted,
+            prev_kvs: if request.prev_kv { dead } else { vec![] },
+        }
     }
 
     fn apply(&mut self, command: &Command) -> Reply {
         let mut draft = None;
         let result = match command {
-            Command::Put(request) => check::put(request)
-                .and_then(|()| self.put(request, &mut draft))
-                .map(Reply::Put),
+            Command::Put(request) => {
+                check::put(request).and_then(|()| self.put(request, &mut draft, false)).map(Reply::Put)
+            }
             Command::DeleteRange(request) => Ok(Reply::DeleteRange(self.delete(request, &mut draft))),
             Command::Txn(request) => check::txn(request).and_then(|()| {
                 let mut response = self.branch(request, &mut draft)?;
@@ -198,7 +228,13 @@ impl Model {
                 Ok(Reply::Txn(response))
             }),
             Command::Compact(request) => self.compact(request.revision).map(Reply::Compact),
-            Command::Sweep(_) => unreachable!("the model owes nothing"),
+            Command::LeaseGrant(request) => self.grant(request).map(Reply::LeaseGrant),
+            Command::LeaseRevoke(request) => self.end_lease(request.id, &mut draft).map(|()| {
+                let revision = self.revision() + i64::from(draft.is_some());
+                Reply::LeaseRevoke(LeaseRevokeResponse { header: header(revision) })
+            }),
+            Command::LeaseExpire(expire) => Ok(Reply::LeaseExpired(self.expire(expire, &mut draft))),
+            other => unreachable!("the generator makes no {other:?}"),
         };
         match result {
             Ok(reply) => {
@@ -207,6 +243,39 @@ impl Model {
             }
             Err(refusal) => Reply::Refused(refusal as i32),
         }
+    }
+
+    fn grant(&mut self, request: &LeaseGrantRequest) -> Result<LeaseGrantResponse, Refusal> {
+        if self.leases.contains_key(&request.id) {
+            return Err(Refusal::LeaseExists);
+        }
+        self.grants += 1;
+        let ttl = request.ttl.max(2);
+        self.leases.insert(request.id, (ttl, self.grants));
+        let error = String::new();
+        Ok(LeaseGrantResponse { header: header(self.revision()), id: request.id, ttl, error })
+    }
+
+    fn end_lease(&mut self, id: i64, draft: &mut Option<Space>) -> Result<(), Refusal> {
+        self.leases.remove(&id).ok_or(Refusal::LeaseNotFound)?;
+        if self.now().values().any(|pair| pair.lease == id) {
+            let mut space = self.now().clone();
+            space.retain(|_, pair| pair.lease != id);
+            *draft = Some(space);
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self, expire: &LeaseExpire, draft: &mut Option<Space>) -> LeaseExpired {
+        let named = self.leases.get(&expire.id).is_some_and(|(_, grant)| *grant == expire.grant);
+        // Local machines apply everything in term 1.
+        if named && expire.term != 1 {
+            return LeaseExpired { gone: false };
+        }
+        if named {
+            self.end_lease(expire.id, draft).expect("it was just found");
+        }
+        LeaseExpired { gone: true }
     }
 
     fn compact(&mut self, revision: i64) -> Result<CompactionResponse, Refusal> {
@@ -221,116 +290,15 @@ impl Model {
     }
 }
 
-fn key() -> impl Strategy<Value = Bytes> {
-    prop_oneof![Just("a"), Just("a\0"), Just("ab"), Just("b"), Just("c")].prop_map(Bytes::from_static)
-}
-
-fn value() -> impl Strategy<Value = Bytes> {
-    prop_oneof![Just(""), Just("x"), Just("y")].prop_map(Bytes::from_static)
-}
-
-fn span() -> impl Strategy<Value = (Bytes, Bytes)> {
-    let end = prop_oneof![3 => Just(Bytes::new()), 1 => Just(Bytes::from_static(b"\0")), 3 => key()];
-    (key(), end)
-}
-
-fn small() -> impl Strategy<Value = i64> {
-    prop_oneof![3 => Just(0i64), 5 => 1i64..14, 1 => Just(-1)]
-}
-
-prop_compose! {
-    fn range()(
-        (key, range_end) in span(), limit in prop_oneof![2 => Just(0i64), 1 => 1i64..4], revision in small(),
-        sort_order in 0i32..3, sort_target in 0i32..5, keys_only in any::<bool>(),
-        count_only in prop::bool::weighted(0.2), filters in prop::array::uniform4(prop_oneof![4 => Just(0i64), 1 => 1i64..14]),
-    ) -> RangeRequest {
-        let [min_mod_revision, max_mod_revision, min_create_revision, max_create_revision] = filters;
-        RangeRequest {
-            key, range_end, limit, revision, sort_order, sort_target, keys_only, count_only,
-            min_mod_revision, max_mod_revision, min_create_revision, max_create_revision, serializable: false,
-        }
-    }
-}
-
-prop_compose! {
-    fn put()(
-        key in key(), given in value(), prev_kv in any::<bool>(),
-        ignore_value in prop::bool::weighted(0.15), ignore_lease in prop::bool::weighted(0.15),
-        lease in prop_oneof![12 => Just(0i64), 1 => Just(5i64)],
-    ) -> PutRequest {
-        let value = if ignore_value { Bytes::new() } else { given };
-        PutRequest { key, value, lease, prev_kv, ignore_value, ignore_lease }
-    }
-}
-
-prop_compose! {
-    fn delete()((key, range_end) in span(), prev_kv in any::<bool>()) -> DeleteRangeRequest {
-        DeleteRangeRequest { key, range_end, prev_kv }
-    }
-}
-
-fn compare() -> impl Strategy<Value = Compare> {
-    (span(), 0i32..4, 0i32..5, 0i64..8, value()).prop_map(|((key, range_end), result, target, number, value)| {
-        assert!(CompareResult::try_from(result).is_ok(), "the generator stays in range");
-        let union = match target {
-            0 => TargetUnion::Version(number),
-            1 => TargetUnion::CreateRevision(number),
-            2 => TargetUnion::ModRevision(number),
-            3 => TargetUnion::Value(value),
-            _ => TargetUnion::Lease(number),
-        };
-        Compare { result, target, key, target_union: Some(union), range_end }
-    })
-}
-
-fn leaf() -> impl Strategy<Value = Request> {
-    // Reads of old revisions within a transaction have their own test.
-    let present = range().prop_map(|request| RangeRequest { revision: 0, ..request });
-    prop_oneof![
-        3 => put().prop_map(Request::RequestPut),
-        2 => delete().prop_map(Request::RequestDeleteRange),
-        2 => present.prop_map(Request::RequestRange),
-    ]
-}
-
-fn txn_of(op: impl Strategy<Value = Request> + Clone) -> impl Strategy<Value = TxnRequest> {
-    let ops = prop::collection::vec(op.prop_map(|request| RequestOp { request: Some(request) }), 0..4);
-    (prop::collection::vec(compare(), 0..3), ops.clone(), ops)
-        .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure })
-}
-
-fn txn() -> impl Strategy<Value = TxnRequest> {
-    let nested = txn_of(leaf().boxed()).prop_map(Request::RequestTxn);
-    txn_of(prop_oneof![5 => leaf(), 1 => nested].boxed())
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Command(Command),
-    Read(RangeRequest),
-    Sweep,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        5 => put().prop_map(|request| Step::Command(Command::Put(request))),
-        2 => delete().prop_map(|request| Step::Command(Command::DeleteRange(request))),
-        5 => txn().prop_map(|request| Step::Command(Command::Txn(request))),
-        2 => small().prop_map(|revision| Step::Command(Command::Compact(CompactionRequest { revision, physical: false }))),
-        5 => range().prop_map(Step::Read),
-        1 => Just(Step::Sweep),
-    ]
-}
-
 fn apply(machine: &mut LocalMachine<ControlMachine>, command: Command) -> Reply {
-    let command = encode_command(&ControlCommand { command: Some(command) });
+    let command = encode_command(&ControlCommand { command: Some(command), author: None });
     let reply = machine.apply(&command).expect("memory does not fail");
     ControlReply::decode(reply).expect("a reply").reply.expect("a reply of some kind")
 }
 
 fn run(steps: Vec<Step>) {
     let mut machine = LocalMachine::new(ControlMachine);
-    let mut model = Model { past: vec![Space::new()], compacted: -1 };
+    let mut model = Model { past: vec![Space::new()], compacted: -1, leases: BTreeMap::new(), grants: 0 };
     for step in steps {
         match step {
             Step::Command(command) => {
@@ -341,32 +309,51 @@ fn run(steps: Vec<Step>) {
                     assert_eq!(*machine.view(), before, "a refused command wrote: {command:?}");
                 }
             }
-            Step::Read(request) => match (read_range(machine.view(), &request), model.range(&request, None)) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{request:?}"),
-                (Err(Fault::Refused(found)), Err(expected)) => assert_eq!(found, expected, "{request:?}"),
-                (found, expected) => panic!("{request:?}: {found:?} instead of {expected:?}"),
-            },
+            Step::Read(request) => {
+                match (read_range(machine.view(), &Author::default(), &request), model.range(&request, None))
+                {
+                    (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{request:?}"),
+                    (Err(Fault::Refused(found)), Err(expected)) => assert_eq!(found, expected, "{request:?}"),
+                    (found, expected) => panic!("{request:?}: {found:?} instead of {expected:?}"),
+                }
+            }
             Step::Sweep => {
                 apply(&mut machine, Command::Sweep(Sweep {}));
             }
         }
     }
+    leases_know_their_keys(&machine, &model);
     every_kept_revision_reads_as_it_was(&mut machine, &model);
     what_is_swept_leaves_only_what_can_be_read(&mut machine, &model);
+}
+
+fn leases_know_their_keys(machine: &LocalMachine<ControlMachine>, model: &Model) {
+    let view = machine.view();
+    let mut in_force = lease::granted_after(view, 0).expect("memory does not fail");
+    in_force.sort_by_key(|(id, _)| *id);
+    let found: Vec<_> = in_force.iter().map(|(id, lease)| (*id, (lease.ttl_s, lease.grant))).collect();
+    let expected: Vec<_> = model.leases.iter().map(|(id, lease)| (*id, *lease)).collect();
+    assert_eq!(found, expected);
+    for id in [5, 6, -7] {
+        let hung: Vec<Bytes> =
+            model.now().values().filter(|pair| pair.lease == id).map(|pair| pair.key.clone()).collect();
+        assert_eq!(lease::keys(view, id).expect("memory does not fail"), hung, "on lease {id}");
+    }
+    assert_eq!(lease::last_grant(view), Ok(model.grants));
 }
 
 fn every_kept_revision_reads_as_it_was(machine: &mut LocalMachine<ControlMachine>, model: &Model) {
     for revision in model.compacted.max(1)..=model.revision() {
         let all = Bytes::from_static(b"\0");
         let request = RangeRequest { key: all.clone(), range_end: all, revision, ..RangeRequest::default() };
-        let found = read_range(machine.view(), &request).expect("a kept revision");
+        let found = read_range(machine.view(), &Author::default(), &request).expect("a kept revision");
         let expected: Vec<KeyValue> = model.past[revision as usize - 1].values().cloned().collect();
         assert_eq!(found.kvs, expected, "at revision {revision}");
         let txn = TxnRequest {
             success: vec![RequestOp { request: Some(Request::RequestRange(request)) }],
             ..TxnRequest::default()
         };
-        let read = read_txn(machine.view(), &txn).expect("a kept revision");
+        let read = read_txn(machine.view(), &Author::default(), &txn).expect("a kept revision");
         let Some(Response::ResponseRange(range)) = &read.responses[0].response else { panic!("{read:?}") };
         assert_eq!(range.kvs, expected, "in a transaction, at revision {revision}");
     }
@@ -387,7 +374,10 @@ fn what_is_swept_leaves_only_what_can_be_read(machine: &mut LocalMachine<Control
     let last_writes = live.into_iter().flat_map(|space| space.values().map(|pair| pair.mod_revision));
     let mut expected: Vec<i64> = last_writes.filter(|revision| *revision < compacted).collect();
     expected.sort_unstable();
-    assert_eq!(survivors, expected, "history below the compacted revision holds the last write of every live key");
+    assert_eq!(
+        survivors, expected,
+        "history below the compacted revision holds the last write of every live key"
+    );
 }
 
 proptest! {

@@ -18,6 +18,7 @@ use replica::engine::{EngineError, View};
 use replica::machine::Txn;
 
 use super::layout::{self, Event, Meta, Place};
+use super::lease;
 use crate::wire::mvccpb::KeyValue;
 
 enum Access<'s, 'b> {
@@ -78,7 +79,8 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         Ok(Mvcc { meta: read_meta(txn)?, access: Access::Write(txn), changes: 0 })
     }
 
-    fn view(&self) -> &dyn View {
+    /// What this session reads, its own writes included.
+    pub(super) fn view(&self) -> &dyn View {
         match &self.access {
             Access::Read(view) => *view,
             Access::Write(txn) => &**txn,
@@ -253,6 +255,8 @@ impl<'s, 'b> Mvcc<'s, 'b> {
             Some(pair) => (pair.create_revision, pair.version + 1),
             None => (revision, 1),
         };
+        let hung_on = previous.as_ref().map_or(0, |pair| pair.lease);
+        lease::rehang(self.txn(), &key, hung_on, lease);
         let pair = KeyValue { key, create_revision, mod_revision: revision, version, value, lease };
         self.record(&Event { pair, tombstone: false });
         Ok(())
@@ -263,6 +267,7 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         let found = self.range(span, usize::MAX)?;
         let mod_revision = self.meta.revision + 1;
         for pair in &found.pairs {
+            lease::rehang(self.txn(), &pair.key, pair.lease, 0);
             let dead = KeyValue { key: pair.key.clone(), mod_revision, ..KeyValue::default() };
             self.record(&Event { pair: dead, tombstone: true });
         }

@@ -15,7 +15,7 @@ use replica::engine::EngineError;
 use world::mutant::{Mutant, armed};
 
 use super::mvcc::{Mvcc, Span};
-use super::{Fault, range};
+use super::{Fault, lease, range};
 use crate::refusal::Refusal;
 use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::wire::etcdserverpb::request_op::Request;
@@ -40,12 +40,20 @@ pub(super) fn txn(store: &mut Mvcc<'_, '_>, request: &TxnRequest) -> Result<TxnR
     Ok(response)
 }
 
-/// Whether a put may be made now: its lease exists, and the pair it wants to keep parts of.
+/// Whether a put may be made now: its lease is in force, and the pair it wants to keep parts of.
 pub(super) fn check_put(store: &Mvcc<'_, '_>, request: &PutRequest) -> Result<(), Fault> {
-    // Leases cannot be granted yet, so none exists.
-    if request.lease != 0 {
+    check_lease(store, request)?;
+    check_kept(store, request)
+}
+
+fn check_lease(store: &Mvcc<'_, '_>, request: &PutRequest) -> Result<(), Fault> {
+    if request.lease != 0 && lease::get(store.view(), request.lease)?.is_none() {
         return Err(Refusal::LeaseNotFound.into());
     }
+    Ok(())
+}
+
+fn check_kept(store: &Mvcc<'_, '_>, request: &PutRequest) -> Result<(), Fault> {
     if (request.ignore_value || request.ignore_lease) && store.get(&request.key)?.is_none() {
         return Err(Refusal::KeyNotFound.into());
     }
@@ -112,7 +120,11 @@ fn check(
     for op in branch(request, holds) {
         match &op.request {
             Some(Request::RequestRange(request)) => range::check_in_txn(store, request)?,
-            Some(Request::RequestPut(request)) => check_put(store, request)?,
+            // The other way round than for a put that stands alone; so does etcd.
+            Some(Request::RequestPut(request)) => {
+                check_kept(store, request)?;
+                check_lease(store, request)?;
+            }
             Some(Request::RequestTxn(nested)) => check(store, nested, path)?,
             Some(Request::RequestDeleteRange(_)) | None => {}
         }

@@ -24,6 +24,9 @@ pub fn run(seed: u64, what: &What, trace: Option<&Path>) -> Result<Summary, Fail
     if let Some(schedule) = &what.schedule {
         command.arg("--schedule").arg(schedule);
     }
+    if let Some(drill) = &what.drill {
+        command.arg("--drill").arg(drill);
+    }
     if let Some(mutant) = what.mutant {
         command.args(["--mutant", mutant.name()]);
     }

@@ -11,6 +11,7 @@
 //! Not here: the simulation (crate `sim`).
 
 mod children;
+mod drills;
 mod hooks;
 mod many;
 mod meta;
@@ -49,6 +50,8 @@ enum Command {
     Meta(MetaArgs),
     /// Switch each known mistake on, one after the other, and count the seeds until it is noticed
     Mutants(MutantsArgs),
+    /// Rehearse failures: what fails when, what operators do, what must hold
+    Drill(drills::DrillArgs),
     /// Run one seed in this process
     #[command(hide = true)]
     Child(ChildArgs),
@@ -130,6 +133,9 @@ struct What {
     /// Play this schedule (JSON) instead of what the seed derives
     #[arg(long, conflicts_with = "calm")]
     schedule: Option<PathBuf>,
+    /// Play this drill instead of what the seed derives
+    #[arg(long, conflicts_with_all = ["calm", "schedule"])]
+    drill: Option<PathBuf>,
     /// Switch a mistake on, to see whether it is noticed
     #[arg(long)]
     mutant: Option<Mutant>,
@@ -138,12 +144,21 @@ struct What {
     filter: String,
 }
 
+impl What {
+    /// A drill, as it is written.
+    fn of_drill(path: &std::path::Path) -> What {
+        let filter = trace::FILTER.to_owned();
+        What { calm: false, schedule: None, drill: Some(path.to_owned()), mutant: None, filter }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(args) => many::run(&args),
         Command::Meta(args) => meta::run(&args),
         Command::Mutants(args) => mutants::run(&args),
+        Command::Drill(args) => drills::run(args),
         Command::Child(args) => child(&args),
     };
     match done {
@@ -161,6 +176,14 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
         Some(path) => Some(read_schedule(path)?),
         None => None,
     };
+    let drill = args.what.drill.as_deref().map(drills::read).transpose()?;
+    let options = Options {
+        schedule,
+        calm: args.what.calm,
+        drill,
+        drill_file: args.what.drill.clone(),
+        mutant: args.what.mutant,
+    };
     // Whatever uses a library of ours or others does so in simulated time from here on.
     time::enter(args.seed);
     trace::begin(args.trace.as_deref(), &args.what.filter).context(Exit::Usage, "beginning the trace")?;
@@ -168,7 +191,6 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
     pool.context(Exit::Error, "making a pool")?;
     watch_over(args);
-    let options = Options { schedule, calm: args.what.calm, mutant: args.what.mutant };
     let summary = run::run(args.seed, &options)?;
     println!("{}", serde_json::to_string(&summary).context(Exit::Error, "writing the summary")?);
     // What the hosts hold was left as it is: the process ends without cleaning up after them.
@@ -177,7 +199,8 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
 
 /// Ends the process when simulated time does not move although a lot is computed.
 fn watch_over(args: &ChildArgs) {
-    let (seed, options) = (args.seed, Options { schedule: None, calm: args.what.calm, mutant: args.what.mutant });
+    let seed = args.seed;
+    let options = Options { calm: args.what.calm, mutant: args.what.mutant, ..Options::default() };
     // A thread that is not simulated: it sees the real clock.
     std::thread::spawn(move || {
         let (mut reached_ms, mut since_cpu_ms) = (0, run::cpu_ms());

@@ -70,7 +70,10 @@ fn first_difference(one: &Path, other: &Path) -> Result<Option<String>, Failure>
         };
         if left != right {
             let shown = |line: Option<Vec<u8>>| {
-                line.map_or_else(|| "(the end)".to_owned(), |line| String::from_utf8_lossy(&line).into_owned())
+                line.map_or_else(
+                    || "(the end)".to_owned(),
+                    |line| String::from_utf8_lossy(&line).into_owned(),
+                )
             };
             return Ok(Some(format!("line {number} differs\n  1: {}\n  2: {}", shown(left), shown(right))));
         }

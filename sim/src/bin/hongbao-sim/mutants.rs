@@ -27,8 +27,7 @@ struct Row {
 
 /// Tries them all.
 pub fn run(args: &MutantsArgs) -> Result<(), Failure> {
-    let chosen: Vec<Mutant> =
-        if args.only.is_empty() { Mutant::ALL.to_vec() } else { args.only.clone() };
+    let chosen: Vec<Mutant> = if args.only.is_empty() { Mutant::ALL.to_vec() } else { args.only.clone() };
     let next = AtomicUsize::new(0);
     let rows: Mutex<Vec<(usize, Result<Row, Failure>)>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -72,7 +71,8 @@ fn line(row: &Row) -> String {
 }
 
 fn try_one(mutant: Mutant, args: &MutantsArgs) -> Result<Row, Failure> {
-    let what = |mutant| What { calm: false, schedule: None, mutant, filter: trace::FILTER.to_owned() };
+    let what =
+        |mutant| What { calm: false, schedule: None, drill: None, mutant, filter: trace::FILTER.to_owned() };
     for number in 0..args.seeds {
         let seed = args.seed + number;
         let summary = children::run(seed, &what(Some(mutant)), None)?;
