@@ -122,8 +122,10 @@ impl Engine for Told {
     }
 }
 
+type Shared = Arc<dyn Engine>;
+
 /// Log and state as they are on disk.
-pub fn open_engines(dir: &Path) -> Result<(Arc<dyn Engine>, Arc<dyn Engine>), EngineError> {
+pub fn open_engines(dir: &Path) -> Result<(Shared, Shared), EngineError> {
     std::fs::create_dir_all(dir).expect("a directory");
     let log = RocksEngine::open(&dir.join(LOG), Mode::Log, MEMORY)?;
     let state = RocksEngine::open(&dir.join("state"), Mode::State, MEMORY)?;
@@ -208,7 +210,7 @@ impl Driver {
     }
 
     async fn work(mut self, within: Option<Duration>) {
-        let started = std::time::Instant::now();
+        let started = tokio::time::Instant::now();
         self.vote().await;
         while within.is_none_or(|within| started.elapsed() < within) {
             match self.chance.random_range(0..100u32) {

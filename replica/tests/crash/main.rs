@@ -23,9 +23,10 @@ mod model;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt;
+use tokio::time::Instant;
 use world::rng::{Seed, Stream};
 
 use child::{DIR_VARIABLE, Out, SEED_VARIABLE};

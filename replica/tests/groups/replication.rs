@@ -218,6 +218,7 @@ async fn a_follower_reads_what_was_acknowledged_elsewhere() {
 async fn a_follower_that_is_cut_off_reads_nothing_as_new() {
     let cluster = Cluster::with_one_group().await;
     cluster.put(GROUP, "before").await;
+    cluster.wait_equal(GROUP, 1).await;
     let follower = cluster.group("c1", GROUP);
     follower.read_barrier_anywhere().await.expect("the leader answers");
     cluster.cuts.cut(cluster.address("c1"), cluster.address("a1"));

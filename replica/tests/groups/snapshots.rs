@@ -111,6 +111,7 @@ async fn a_snapshot_whose_stream_breaks_goes_on_where_it_broke() {
     let replica = ReplicaConfig { snapshot_every_entries: 60, keep_entries: 5, ..ReplicaConfig::default() };
     let mut cluster = cluster(replica).await;
     cluster.put(GROUP, "first").await;
+    cluster.wait_equal(GROUP, 1).await;
     cluster.kill("c1").await;
     // 300 keys of 60 kB: a state of 18 MB, 70 pages.
     let (count, each) = (300, 60 << 10);
