@@ -115,12 +115,15 @@ const LIVES: u64 = 40;
 fn crash(restarts: u64, seed: u64, ends: &[End]) -> Counts {
     let mut chance = Seed::from_number(seed).stream(1);
     let mut counts = Counts::default();
-    for first in (0..restarts).step_by(usize::try_from(LIVES).expect("small")) {
+    let mut life = 0;
+    while life < restarts {
+        let ends_at = restarts.min(life + LIVES);
         let home = tempfile::tempdir().expect("a directory");
         let dir = home.path().join("data");
         let mut cluster = Cluster::default();
         cluster.counts = counts;
-        for life in first..restarts.min(first + LIVES) {
+        while life < ends_at {
+            life += 1;
             let end = ends[chance.random_range(0..ends.len())];
             live(&dir, seed.wrapping_mul(1_000_003).wrapping_add(life), &mut chance, &mut cluster);
             if end == End::PowerCut
