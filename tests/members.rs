@@ -75,14 +75,8 @@ fn a_wiped_disk_stays_out_until_it_is_replaced_and_then_three_vote_again() {
         std::fs::remove_dir_all(dir.join(part)).expect("there");
     }
     // With the identity left behind it is a disk that lost its data, and no new one.
-    let refused = hongbao(&[
-        "serve",
-        "--cluster",
-        tests::path(&PathBuf::from(cluster.dir()).join("cluster.toml")),
-        "--node",
-        "c1",
-    ])
-    .expect(7);
+    let file = PathBuf::from(cluster.dir()).join("cluster.toml");
+    let refused = hongbao(&["serve", "--cluster", tests::path(&file), "--node", "c1"]).expect(7);
     assert!(
         refused.err.contains("log-db of disk c1-") && refused.err.contains("is empty"),
         "{}",

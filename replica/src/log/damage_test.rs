@@ -43,8 +43,9 @@ async fn fill(dir: &Path, from: u64, to: u64) {
     let writer = LogWriter::start_thread(engine.clone()).expect("a thread");
     let mut store = LogStore::open(GROUP, engine.clone(), writer.clone()).expect("sound");
     let text = "x".repeat(900);
-    for index in from..to {
-        store.blocking_append([entry(index, &text)]).await.expect("durable");
+    for index in (from..to).step_by(10) {
+        let entries = (index..index + 10).map(|index| entry(index, &text));
+        store.blocking_append(entries).await.expect("durable");
     }
     store.save_vote(&vote(to)).await.expect("durable");
     writer.stop();

@@ -11,11 +11,12 @@ use world::rng::Stream;
 use crate::child::{LOG, wals};
 use crate::model::Cluster;
 
-/// Takes away what was not synced, or some of it, or tears its end.
-pub fn power(dir: &Path, cluster: &mut Cluster, chance: &mut Stream) {
+/// Takes away what was not synced, or some of it, or tears its end; answers whether it tore.
+pub fn power(dir: &Path, cluster: &mut Cluster, chance: &mut Stream) -> bool {
+    let mut torn_any = false;
     let dir = dir.join(LOG);
     if !dir.exists() {
-        return;
+        return false;
     }
     for (name, length) in wals(&dir) {
         let synced = cluster.synced.get(&name).copied().unwrap_or(0).min(length);
@@ -32,8 +33,10 @@ pub fn power(dir: &Path, cluster: &mut Cluster, chance: &mut Stream) {
             let garbage: Vec<u8> = (0..torn).map(|_| chance.random_range(0..=255u8)).collect();
             file.write_all_at(&garbage, left - torn).expect("torn");
             cluster.counts.cut_bytes += torn;
+            torn_any = true;
         }
     }
+    torn_any
 }
 
 /// Takes away some of what *was* synced. `false` when there is too little of it.

@@ -93,6 +93,8 @@ pub struct Counts {
     pub begun_and_there: u64,
     /// Operations that were begun, not acknowledged, and gone.
     pub begun_and_gone: u64,
+    /// Torn logs that were refused aloud.
+    pub torn_and_refused: u64,
     /// Bytes of write-ahead log that power cuts took or tore.
     pub cut_bytes: u64,
 }
