@@ -7,7 +7,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -193,11 +193,7 @@ impl Etcd {
             .spawn()
             .expect("etcd is installed by `make setup`");
         let etcd = Etcd { child, endpoint, _dir: dir };
-        let started = Instant::now();
-        while TcpStream::connect(&etcd.endpoint).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(30), "etcd does not listen");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        eventually("etcd listens", || TcpStream::connect(&etcd.endpoint).ok());
         etcd
     }
 }

@@ -32,6 +32,9 @@ const EDGES: &[(&str, &[&str])] = &[
 /// Decision cores: no async, no input or output, no clock, no chance. A name ending in `/` is a folder.
 const PURE: &[&str] = &[
     "ticket/src/",
+    "replica/src/members",
+    "replica/src/identity/decide.rs",
+    "replica/src/backlog.rs",
     "kvsvr/src/machine/",
     "kvsvr/src/lease/lessor",
     "kvsvr/src/auth/token.rs",

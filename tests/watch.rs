@@ -228,7 +228,16 @@ fn our_own_watch_goes_on_through_the_loss_of_each_zone_in_turn() {
     for node in ["a1", "b1", "c1", "a1"] {
         cluster.kill(node);
         let dir = cluster.dir().to_owned();
-        let operate = |verb: &str| hongbao(&["zone", verb, "c", "--dir", &dir, "--yes"]).expect(0);
+        // Refused until the zones have seen each other well again.
+        let operate = |verb: &str| {
+            for _ in 0..100 {
+                if hongbao(&["zone", verb, "c", "--dir", &dir, "--yes"]).code == 0 {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            panic!("{verb} is refused: {}", hongbao(&["zone", verb, "c", "--dir", &dir, "--yes"]).err);
+        };
         // What is lost may be failed over while it is away; otherwise all zones must be well.
         if node == "c1" {
             operate("failover");

@@ -28,6 +28,10 @@ pub const PARTITIONS_MAX: u32 = 64;
 pub struct Cluster {
     /// Shown by `status`.
     pub name: String,
+    /// What the disks of this cluster are marked with, so that no node starts on another cluster's.
+    /// Without it the name is. Cannot change once the cluster holds data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Checks session tokens.
     pub session_public_key: String,
     /// What operators must present, in a file; without it the admin endpoints are open to whoever
@@ -203,6 +207,9 @@ impl Cluster {
         if ticket::sign::VerifyingKey::parse(&self.session_public_key).is_err() {
             return Err("session_public_key: expected the public half of the session key, as text".to_owned());
         }
+        if self.disk_mark().is_empty() || self.disk_mark().len() > 128 {
+            return Err("id and name: give the cluster one of 1 to 128 bytes".to_owned());
+        }
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         for node in &self.nodes {
@@ -228,6 +235,12 @@ impl Cluster {
             ));
         }
         Ok(())
+    }
+
+    /// What the disks of this cluster are marked with.
+    #[must_use]
+    pub fn disk_mark(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.name)
     }
 
     /// The zones that have nodes, in order.

@@ -94,13 +94,13 @@ impl KvServer {
         let desk = AuthDesk::new(port.clone(), clock);
         let courier = Courier { port: port.clone(), identity: identity.clone(), peers, desk: desk.clone() };
         let kv = KvService::new(courier.clone());
-        let health = HealthService::new(port.clone(), kv.clone());
+        let health = HealthService::new(port.clone(), kv.clone(), stopping.subscribe());
         let metrics =
             Metrics::new(identity.node, Arc::clone(&control), Arc::clone(&keeper), Arc::clone(&state_bytes));
         let tools = Tools {
             kv,
             watch: WatchService::new(port.clone(), identity, stopping.clone()).guarded_by(desk),
-            lease: LeaseService::new(courier.clone(), Arc::clone(&keeper)),
+            lease: LeaseService::new(courier.clone(), Arc::clone(&keeper), stopping.subscribe()),
         };
         KvServer {
             native: NativeService::new(system, system_watch, data),

@@ -22,11 +22,13 @@ use replica::engine::Engine;
 use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::group::Group;
 use replica::host::{Engines, Host, HostConfig};
+use replica::identity::{self, Identity, LOG_DIR, STATE_DIR};
 use replica::log::LogWriter;
 use replica::testing::Sums;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 use world::clock::SystemClock;
+use world::disk::RealDisk;
 use world::net::{Net, TcpNet};
 use world::{GroupId, NodeId};
 
@@ -58,22 +60,25 @@ struct Bench {
     nodes: BTreeMap<NodeId, Node>,
 }
 
-fn engines(home: &Path) -> Engines {
+fn engines(home: &Path, id: NodeId) -> (Engines, Identity) {
     std::fs::create_dir_all(home).expect("a directory");
     let log: Arc<dyn Engine> =
-        RocksEngine::open(&home.join("log"), Mode::Log, Memory::default()).expect("a log");
+        RocksEngine::open(&home.join(LOG_DIR), Mode::Log, Memory::default()).expect("a log");
     let state: Arc<dyn Engine> =
-        RocksEngine::open(&home.join("state"), Mode::State, Memory::default()).expect("a state");
-    Engines { log_writer: LogWriter::start_thread(Arc::clone(&log)).expect("a thread"), log, state }
+        RocksEngine::open(&home.join(STATE_DIR), Mode::State, Memory::default()).expect("a state");
+    let identity = identity::settle(&RealDisk, home, "bench", id, &*log, &*state).expect("its own disk");
+    let log_writer = LogWriter::start_thread(Arc::clone(&log)).expect("a thread");
+    (Engines { log_writer, log, state }, identity)
 }
 
 async fn serve(
-    id: NodeId,
+    identity: Identity,
     engines: Engines,
     addresses: BTreeMap<NodeId, String>,
 ) -> (Arc<Host>, Arc<Group<Sums>>) {
     let net: Arc<dyn Net> = Arc::new(TcpNet);
-    let config = HostConfig { node: id, replica: ReplicaConfig::default() };
+    let id = identity.member.node;
+    let config = HostConfig { identity, replica: ReplicaConfig::default() };
     let host = Host::start(config, Arc::clone(&net), Arc::new(SystemClock::new()), engines).expect("a host");
     let incoming = net.listen(&addresses[&id]).await.expect("to listen");
     tokio::spawn(world::net::server().add_service(host.peer_service()).serve_with_incoming(incoming));
@@ -86,9 +91,9 @@ async fn serve(
 impl Bench {
     fn start(&mut self, id: NodeId) {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let engines = engines(&self.home.join(id.to_string()));
+        let (engines, identity) = engines(&self.home.join(id.to_string()), id);
         let writer = engines.log_writer.clone();
-        let (host, group) = runtime.block_on(serve(id, engines, self.addresses.clone()));
+        let (host, group) = runtime.block_on(serve(identity, engines, self.addresses.clone()));
         self.nodes.insert(id, Node { host, group, writer, runtime });
     }
 

@@ -33,10 +33,11 @@ use crate::limits::{
     PROPOSALS_IN_FLIGHT_MAX,
 };
 use crate::machine::Machine;
+use crate::member_id::MemberId;
 
 use crate::state::StateStore;
 use crate::status::Counters;
-use crate::types::{Proposal, TypeConfig, node_id};
+use crate::types::{Proposal, TypeConfig};
 
 type Outcome = Result<Bytes, ProposeError>;
 type Caller = oneshot::Sender<Outcome>;
@@ -143,9 +144,9 @@ impl Batcher {
                 }
                 return;
             }
-            Some(Err(ClientWriteError::ForwardToLeader(forward))) => {
-                ProposeError::NotLeader { hint: forward.leader_id.and_then(node_id) }
-            }
+            Some(Err(ClientWriteError::ForwardToLeader(forward))) => ProposeError::NotLeader {
+                hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node),
+            },
             Some(Err(error)) => ProposeError::Unknown(format!("leadership was lost: {error}")),
             None => ProposeError::Unknown("the replica stopped".to_owned()),
         };

@@ -13,8 +13,9 @@ use world::NodeId;
 
 use crate::group::Group;
 use crate::machine::Machine;
-use crate::members::MemberError;
-use crate::types::{Peer, TypeConfig, node_id, raft_id};
+use crate::member_id::MemberId;
+use crate::members::{MemberError, Step};
+use crate::types::{Peer, TypeConfig};
 
 /// How long one step of a change may take before its outcome is given as unknown.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -40,16 +41,16 @@ pub enum ChangeError {
 }
 
 impl<M: Machine> Group<M> {
-    /// Adds `node` without a vote; it begins to receive the log. Repeating it changes nothing.
+    /// Adds `member` without a vote; it begins to receive the log. Repeating it changes nothing.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), ChangeError> {
+    pub async fn add_learner(&self, member: MemberId, address: &str) -> Result<(), ChangeError> {
         self.check_leads()?;
-        self.members().check_add_learner(node)?;
+        self.members().check_add_learner(member)?;
         let peer = Peer { addr: address.to_owned() };
         let written =
-            tokio::time::timeout(CHANGE_DEADLINE, self.raft.add_learner(raft_id(node), peer, false)).await;
+            tokio::time::timeout(CHANGE_DEADLINE, self.raft.add_learner(member.raft_id(), peer, false)).await;
         outcome(written, Steps::One)
     }
 
@@ -58,7 +59,7 @@ impl<M: Machine> Group<M> {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+    pub async fn change_voters(&self, voters: BTreeSet<MemberId>) -> Result<(), ChangeError> {
         self.check_leads()?;
         self.members().check_change(&voters)?;
         self.set_voters(voters).await
@@ -68,34 +69,57 @@ impl<M: Machine> Group<M> {
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn replace_voter(&self, old: NodeId, new: NodeId) -> Result<(), ChangeError> {
+    pub async fn replace_voter(&self, old: MemberId, new: MemberId) -> Result<(), ChangeError> {
         self.check_leads()?;
         let voters = self.members().check_replace(old, new)?;
         self.set_voters(voters).await
+    }
+
+    /// Does what comes next to put the disk `new`, at `address`, in the place of its node's lost
+    /// one, and answers what that was: called until it answers [`Step::Done`], by whom and on which
+    /// leader ever, with whatever interruptions. With `look` it only says what would come next.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn replace_disk(&self, new: MemberId, address: &str, look: bool) -> Result<Step, ChangeError> {
+        self.check_leads()?;
+        let step = self.members().next_step(new)?;
+        if look {
+            return Ok(step);
+        }
+        match step.clone() {
+            Step::FinishChange => self.finish_change().await?,
+            Step::AddLearner => self.add_learner(new, address).await?,
+            Step::SetVoters(voters) => self.set_voters(voters).await?,
+            Step::RemoveLearners(learners) => {
+                let ids = learners.into_iter().map(MemberId::raft_id).collect();
+                self.change(ChangeMembers::RemoveNodes(ids), Steps::One).await?;
+            }
+            Step::Wait { .. } | Step::Done => {}
+        }
+        Ok(step)
     }
 
     /// Gives a member a new address: the machine moved, its disk and its id with it.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn set_address(&self, node: NodeId, address: &str) -> Result<(), ChangeError> {
+    pub async fn set_address(&self, member: MemberId, address: &str) -> Result<(), ChangeError> {
         self.check_leads()?;
         let members = self.members();
-        if !members.voters.contains(&node) && !members.learners.contains(&node) {
-            return Err(MemberError::NotMember { node }.into());
+        if !members.voters.contains(&member) && !members.learners.contains(&member) {
+            return Err(MemberError::NotMember { member }.into());
         }
         let peer = Peer { addr: address.to_owned() };
-        let change = ChangeMembers::SetNodes(BTreeMap::from([(raft_id(node), peer)]));
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(member.raft_id(), peer)]));
         let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.change_membership(change, true)).await;
         outcome(written, Steps::One)
     }
 
-    async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
-        let ids: BTreeSet<u64> = voters.into_iter().map(raft_id).collect();
+    async fn set_voters(&self, voters: BTreeSet<MemberId>) -> Result<(), ChangeError> {
+        let ids: BTreeSet<u64> = voters.into_iter().map(MemberId::raft_id).collect();
         assert!(!ids.is_empty(), "the check refuses an empty set");
-        let change = ChangeMembers::ReplaceAllVoters(ids);
-        let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.change_membership(change, false)).await;
-        outcome(written, Steps::Two)
+        self.change(ChangeMembers::ReplaceAllVoters(ids), Steps::Two).await
     }
 
     /// Ends a change whose leader was lost between its two steps; does nothing otherwise.
@@ -107,9 +131,13 @@ impl<M: Machine> Group<M> {
         if !self.members().joint {
             return Ok(());
         }
-        let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), Steps::One).await
+    }
+
+    /// Members that the change leaves without a vote are members no longer.
+    async fn change(&self, change: ChangeMembers<u64, Peer>, steps: Steps) -> Result<(), ChangeError> {
         let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.change_membership(change, false)).await;
-        outcome(written, Steps::One)
+        outcome(written, steps)
     }
 
     fn check_leads(&self) -> Result<(), ChangeError> {
@@ -134,7 +162,8 @@ fn outcome<T>(
     match (written, steps) {
         (Ok(Ok(_)), _) => Ok(()),
         (Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))), Steps::One) => {
-            Err(ChangeError::NotLeader { hint: forward.leader_id.and_then(node_id) })
+            let hint = forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node);
+            Err(ChangeError::NotLeader { hint })
         }
         (Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))), _) => {
             Err(ChangeError::Raft(error.to_string()))

@@ -25,8 +25,13 @@ pub struct ReplicaConfig {
     pub election_max_ms: u64,
     /// A snapshot (a flush of the state) is taken after this many log entries.
     pub snapshot_every_entries: u64,
+    /// A snapshot is also taken after this many bytes of log: a few huge entries fill a disk as
+    /// well as many small ones.
+    pub snapshot_every_bytes: u64,
     /// Log entries kept although a snapshot covers them, for followers that are a little behind.
     pub keep_entries: u64,
+    /// Bytes of such entries at most.
+    pub keep_bytes: u64,
     /// How long a proposal may take before its outcome is given as unknown.
     pub propose_deadline: Duration,
     /// How long a read barrier may take.
@@ -44,7 +49,9 @@ impl Default for ReplicaConfig {
             election_min_ms: 150,
             election_max_ms: 300,
             snapshot_every_entries: 20_000,
+            snapshot_every_bytes: 64 << 20,
             keep_entries: 5_000,
+            keep_bytes: 32 << 20,
             propose_deadline: Duration::from_secs(5),
             read_deadline: Duration::from_secs(2),
             transfer_deadline: Duration::from_secs(5),
@@ -96,6 +103,9 @@ impl ReplicaConfig {
         }
         if self.snapshot_every_entries == 0 {
             return Err(ConfigError::Zero { name: "snapshot_every_entries" });
+        }
+        if self.snapshot_every_bytes == 0 {
+            return Err(ConfigError::Zero { name: "snapshot_every_bytes" });
         }
         let config = Config {
             cluster_name: "hongbao".to_owned(),

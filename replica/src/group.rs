@@ -32,29 +32,34 @@ use crate::batcher::Batcher;
 use crate::config::ReplicaConfig;
 use crate::engine::View;
 use crate::error::{ProposeError, ReadError};
+use crate::log::{LogExtent, Promise};
 use crate::machine::Machine;
+use crate::member_id::MemberId;
 use crate::members;
 use crate::network::link::Links;
+use crate::network::service::Acquaintance;
 use crate::reads::{LeaderRound, MemberRound, ReadGate};
+use crate::retention;
 use crate::state::{PinnedState, StateHandle, StateStore};
-use crate::status::{Counters, GroupStatus};
-use crate::types::{Peer, TypeConfig, node_id};
+use crate::status::{Counters, GroupStatus, MemberStatus};
+use crate::types::{LogId, Peer, TypeConfig};
 
 /// A running member of a group whose machine is `M`.
 pub struct Group<M: Machine> {
     pub(crate) id: GroupId,
-    pub(crate) node: NodeId,
+    pub(crate) own: MemberId,
     /// Who should lead when all is well.
     pub(crate) preferred: NodeId,
     pub(crate) config: ReplicaConfig,
     pub(crate) raft: Raft<TypeConfig, StateStore<M>>,
     pub(crate) state: StateHandle<M>,
     pub(crate) links: Arc<Links>,
+    promise: Promise,
     batcher: Arc<Batcher>,
     gate: Arc<ReadGate>,
     /// Passed by followers too.
     member_gate: Arc<ReadGate>,
-    counters: Arc<Counters>,
+    reporter: Arc<Reporter>,
     status: watch::Receiver<GroupStatus>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -62,18 +67,20 @@ pub struct Group<M: Machine> {
 /// What a group is made of.
 pub(crate) struct Parts<M: Machine> {
     pub(crate) id: GroupId,
-    pub(crate) node: NodeId,
+    pub(crate) own: MemberId,
     pub(crate) preferred: NodeId,
     pub(crate) config: ReplicaConfig,
     pub(crate) raft: Raft<TypeConfig, StateStore<M>>,
     pub(crate) state: StateHandle<M>,
     pub(crate) links: Arc<Links>,
+    pub(crate) promise: Promise,
+    pub(crate) extent: LogExtent,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl<M: Machine> Group<M> {
     pub(crate) fn start(parts: Parts<M>) -> Arc<Group<M>> {
-        let Parts { id, node, preferred, config, raft, state, links, clock } = parts;
+        let Parts { id, own, preferred, config, raft, state, links, promise, extent, clock } = parts;
         let counters = Arc::new(Counters::default());
         let batcher = Batcher::new(Arc::clone(&counters));
         let gate = ReadGate::new(Arc::clone(&counters));
@@ -81,32 +88,36 @@ impl<M: Machine> Group<M> {
         let leader_round = || LeaderRound { raft: raft.clone(), deadline: config.read_deadline };
         let member_round = MemberRound {
             group: id,
-            node,
+            own,
             leader_round: leader_round(),
             state: state.clone(),
             links: Arc::clone(&links),
         };
-        let first = report(id, node, &raft.metrics().borrow_watched(), &counters);
+        let patience = config.election_patience();
+        let reporter = Arc::new(Reporter { group: id, own, patience, counters });
+        let first = reporter.report(&raft.metrics().borrow_watched());
         let (reports, status) = watch::channel(first);
         let tasks = vec![
             tokio::spawn(Arc::clone(&batcher).run(raft.clone(), clock)),
             tokio::spawn(Arc::clone(&gate).run(leader_round())),
             tokio::spawn(Arc::clone(&member_gate).run(member_round)),
-            tokio::spawn(follow(id, node, raft.metrics(), reports, Arc::clone(&counters))),
+            tokio::spawn(retention::run(raft.clone(), extent, config.clone())),
+            tokio::spawn(follow(Arc::clone(&reporter), raft.metrics(), reports)),
         ];
         let tasks = Mutex::new(tasks);
         Arc::new(Group {
             id,
-            node,
+            own,
             preferred,
             config,
             raft,
             state,
             links,
+            promise,
             batcher,
             gate,
             member_gate,
-            counters,
+            reporter,
             status,
             tasks,
         })
@@ -126,7 +137,7 @@ impl<M: Machine> Group<M> {
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
         if !self.may_write().await {
             return Err(ProposeError::NotLeader {
-                hint: self.leader().filter(|leader| *leader != self.node),
+                hint: self.leader().filter(|leader| *leader != self.own.node),
             });
         }
         self.batcher.propose(command, self.config.propose_deadline).await
@@ -203,7 +214,7 @@ impl<M: Machine> Group<M> {
     /// Who leads, as far as this member knows.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        self.raft.metrics().borrow_watched().current_leader.and_then(node_id)
+        self.raft.metrics().borrow_watched().current_leader.and_then(node_of)
     }
 
     /// Term and node of this member's leadership, for fencing what it hands out; `None` when it
@@ -213,15 +224,15 @@ impl<M: Machine> Group<M> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let vote = &metrics.vote;
-        let leads =
-            metrics.state.is_leader() && vote.committed && node_id(vote.leader_id.node_id) == Some(self.node);
-        leads.then_some((vote.leader_id.term, self.node))
+        let own = vote.leader_id.node_id == self.own.raft_id();
+        let leads = metrics.state.is_leader() && vote.committed && own;
+        leads.then_some((vote.leader_id.term, self.own.node))
     }
 
     /// The member's view of the group now.
     #[must_use]
     pub fn status(&self) -> GroupStatus {
-        report(self.id, self.node, &self.raft.metrics().borrow_watched(), &self.counters)
+        self.reporter.report(&self.raft.metrics().borrow_watched())
     }
 
     /// The member's view of the group whenever it changes.
@@ -262,20 +273,18 @@ impl<M: Machine> Group<M> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let nodes =
-            |ids: &mut dyn Iterator<Item = u64>| -> BTreeSet<NodeId> { ids.filter_map(node_id).collect() };
         let last_index = metrics.last_log_index.unwrap_or(0);
-        let mut alive: BTreeMap<NodeId, u64> = BTreeMap::from([(self.node, last_index)]);
+        let mut alive: BTreeMap<MemberId, u64> = BTreeMap::from([(self.own, last_index)]);
         for (id, heard) in metrics.heartbeat.iter().flatten() {
             let fresh = heard.is_some_and(|heard| heard.elapsed() < self.config.election_patience());
             let held = metrics.replication.as_ref().and_then(|held| held.get(id)).and_then(Option::as_ref);
-            if let (true, Some(node), Some(held)) = (fresh, node_id(*id), held) {
-                alive.insert(node, held.index);
+            if let (true, Some(member), Some(held)) = (fresh, MemberId::from_raft_id(*id), held) {
+                alive.insert(member, held.index);
             }
         }
         members::View {
-            voters: nodes(&mut membership.voter_ids()),
-            learners: nodes(&mut membership.learner_ids()),
+            voters: members_of(&mut membership.voter_ids()),
+            learners: members_of(&mut membership.learner_ids()),
             joint: membership.get_joint_config().len() > 1,
             last_index,
             alive,
@@ -283,13 +292,37 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// How `node` is reached, when it is a member.
-    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
+    /// How `member` is reached, when it is one.
+    pub(crate) fn address(&self, member: MemberId) -> Option<String> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let peer: Option<&Peer> =
-            metrics.membership_config.membership().get_node(&crate::types::raft_id(node));
+        let peer: Option<&Peer> = metrics.membership_config.membership().get_node(&member.raft_id());
         peer.map(|peer| peer.addr.clone())
+    }
+
+    /// Whether this member knows who the group's members are.
+    pub(crate) fn is_formed(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().voter_ids().next().is_some()
+    }
+
+    /// What this member knows of the group, for `asker`; gives it the promise when it wants to found
+    /// the group and nothing of the group is here. Asks Raft itself: what is published about it may
+    /// not be there yet when a member has just started.
+    pub(crate) async fn acquaintance(&self, asker: MemberId, found: bool) -> Result<Acquaintance, String> {
+        let blank = !self.raft.is_initialized().await.map_err(|fatal| fatal.to_string())?;
+        if found && blank {
+            self.promise.give(asker.raft_id()).await.map_err(|error| error.to_string())?;
+        }
+        let promised = self.promise.given().map_err(|error| error.to_string())?;
+        let known = self.raft.with_raft_state(move |state| {
+            let membership = state.membership_state.effective().membership();
+            let formed = membership.voter_ids().next().is_some();
+            (formed, membership.get_node(&asker.raft_id()).is_some())
+        });
+        let (formed, named) = known.await.map_err(|fatal| fatal.to_string())?;
+        Ok(Acquaintance { formed, named, promised })
     }
 
     /// Stops the member: refuses what is new, then stops Raft, then the tasks around it.
@@ -327,49 +360,77 @@ fn standing(metrics: &RaftMetrics<TypeConfig>) -> Standing {
     }
 }
 
-/// Makes a status of Raft's metrics.
-fn report(
+fn node_of(raft_id: u64) -> Option<NodeId> {
+    MemberId::from_raft_id(raft_id).map(|member| member.node)
+}
+
+fn members_of(ids: &mut dyn Iterator<Item = u64>) -> BTreeSet<MemberId> {
+    ids.filter_map(MemberId::from_raft_id).collect()
+}
+
+/// Makes statuses of Raft's metrics.
+struct Reporter {
     group: GroupId,
-    node: NodeId,
-    metrics: &RaftMetrics<TypeConfig>,
-    counters: &Counters,
-) -> GroupStatus {
-    let membership = metrics.membership_config.membership();
-    let index = |log_id: &Option<crate::types::LogId>| log_id.as_ref().map_or(0, |log_id| log_id.index);
-    let matched = metrics.replication.iter().flatten();
-    let matched = matched.filter_map(|(id, held)| Some((node_id(*id)?, index(held)))).collect();
-    let acked_ms = metrics.last_quorum_acked.map(|acked| acked.elapsed().as_millis());
-    GroupStatus {
-        group,
-        node,
-        stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
-        leader: metrics.current_leader.and_then(node_id),
-        is_leader: metrics.state.is_leader(),
-        term: metrics.current_term,
-        last_index: metrics.last_log_index.unwrap_or(0),
-        committed_index: index(&metrics.local_committed),
-        applied_index: index(&metrics.last_applied),
-        snapshot_index: index(&metrics.snapshot),
-        purged_index: index(&metrics.purged),
-        voters: membership.voter_ids().filter_map(node_id).collect(),
-        learners: membership.learner_ids().filter_map(node_id).collect(),
-        joint: membership.get_joint_config().len() > 1,
-        matched,
-        quorum_acked_ms_ago: acked_ms.and_then(|ms| u64::try_from(ms).ok()),
-        counts: counters.read(),
+    own: MemberId,
+    /// Who was heard of within this time is alive.
+    patience: Duration,
+    counters: Arc<Counters>,
+}
+
+impl Reporter {
+    fn report(&self, metrics: &RaftMetrics<TypeConfig>) -> GroupStatus {
+        let membership = metrics.membership_config.membership();
+        let (voters, learners) =
+            (members_of(&mut membership.voter_ids()), members_of(&mut membership.learner_ids()));
+        let nodes = |members: &BTreeSet<MemberId>| members.iter().map(|member| member.node).collect();
+        let acked_ms = metrics.last_quorum_acked.map(|acked| acked.elapsed().as_millis());
+        GroupStatus {
+            group: self.group,
+            node: self.own.node,
+            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+            leader: metrics.current_leader.and_then(node_of),
+            is_leader: metrics.state.is_leader(),
+            term: metrics.current_term,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.local_committed),
+            applied_index: index(&metrics.last_applied),
+            snapshot_index: index(&metrics.snapshot),
+            purged_index: index(&metrics.purged),
+            voters: nodes(&voters),
+            learners: nodes(&learners),
+            members: voters.union(&learners).map(|member| self.member(metrics, *member)).collect(),
+            joint: membership.get_joint_config().len() > 1,
+            quorum_acked_ms_ago: acked_ms.and_then(|ms| u64::try_from(ms).ok()),
+            counts: self.counters.read(),
+        }
     }
+
+    fn member(&self, metrics: &RaftMetrics<TypeConfig>, member: MemberId) -> MemberStatus {
+        let membership = metrics.membership_config.membership();
+        let id = member.raft_id();
+        let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id)).copied().flatten();
+        MemberStatus {
+            member,
+            votes: membership.voter_ids().any(|voter| voter == id),
+            address: membership.get_node(&id).map(|peer| peer.addr.clone()).unwrap_or_default(),
+            alive: member == self.own || heard.is_some_and(|heard| heard.elapsed() < self.patience),
+            matched: metrics.replication.as_ref().and_then(|held| held.get(&id)).map(index),
+        }
+    }
+}
+
+fn index(id: &Option<LogId>) -> u64 {
+    id.as_ref().map_or(0, |id| id.index)
 }
 
 /// Publishes a status for every change of the metrics until Raft stops.
 async fn follow(
-    group: GroupId,
-    node: NodeId,
+    reporter: Arc<Reporter>,
     mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
     reports: watch::Sender<GroupStatus>,
-    counters: Arc<Counters>,
 ) {
     while metrics.changed().await.is_ok() {
-        let status = report(group, node, &metrics.borrow_watched(), &counters);
+        let status = reporter.report(&metrics.borrow_watched());
         reports.send_replace(status);
     }
     reports.send_modify(|status| {

@@ -14,10 +14,12 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 use world::{GroupId, NodeId};
 
+use crate::change::ChangeError;
 use crate::group::Group;
 use crate::machine::Machine;
-use crate::members::best_successor;
-use crate::network::service::PeerHandler;
+use crate::member_id::MemberId;
+use crate::members::{Step, best_successor};
+use crate::network::service::{Acquaintance, PeerHandler};
 use crate::state::{SnapshotData, StagedSnapshot};
 use crate::status::GroupStatus;
 use crate::transfer::TransferError;
@@ -32,6 +34,7 @@ pub(crate) trait HostedGroup: Send + Sync {
     /// The voter that could lead next, when this member leads.
     fn successor(&self) -> Option<NodeId>;
     async fn move_leader(&self, to: NodeId) -> Result<(), TransferError>;
+    async fn replace_disk(&self, new: MemberId, address: &str, look: bool) -> Result<Step, ChangeError>;
     /// Stands for election now.
     async fn stand(&self);
     /// Takes a snapshot now.
@@ -54,11 +57,16 @@ impl<M: Machine> HostedGroup for Group<M> {
     }
 
     fn successor(&self) -> Option<NodeId> {
-        if self.is_leader() { best_successor(&self.members(), self.node) } else { None }
+        let leads = self.is_leader();
+        leads.then(|| best_successor(&self.members(), self.own)).flatten().map(|member| member.node)
     }
 
     async fn move_leader(&self, to: NodeId) -> Result<(), TransferError> {
         self.transfer_leader(to).await
+    }
+
+    async fn replace_disk(&self, new: MemberId, address: &str, look: bool) -> Result<Step, ChangeError> {
+        Group::replace_disk(self, new, address, look).await
     }
 
     async fn stand(&self) {
@@ -108,6 +116,10 @@ impl<M: Machine> PeerHandler for Group<M> {
     async fn elect(&self) -> Result<(), String> {
         // With a pre-vote round: where a leader is alive, asking for an election changes nothing.
         self.raft.trigger().elect(true).await.map_err(|fatal| fatal.to_string())
+    }
+
+    async fn meet(&self, asker: MemberId, found: bool) -> Result<Acquaintance, String> {
+        self.acquaintance(asker, found).await
     }
 
     async fn read_index(&self) -> Result<u64, String> {

@@ -44,7 +44,7 @@ pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
 
 /// How long opening the append stream to a peer may take.
 pub const LINK_OPEN_DEADLINE: Duration = Duration::from_millis(1_000);
-/// For how long after a failed attempt other groups do not try the same peer again.
+/// Between two attempts to open the append stream to a peer.
 pub const LINK_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How long the oldest append request may stay unanswered. Far above one heartbeat, because a
 /// follower answers after its fsync and disks have tails.

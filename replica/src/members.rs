@@ -1,11 +1,14 @@
-//! Which changes of a group's members are legal. Pure: a view and a wish in, a verdict out.
+//! Which changes of a group's members are legal, and what comes next in replacing one. Pure: a view
+//! and a wish in, a verdict out.
 //!
 //! ```text
-//!   learner --(caught up)--> voter      replace: old voter out, caught-up learner in, one change
+//!   learner --(caught up)--> voter
+//!   replace a node's disk:   new disk in as learner --(caught up)--> old out, new in, in one change
 //! ```
 //!
 //! Invariant: after every allowed change the voters that are known to be alive and caught up are
-//! a majority, so the change cannot be what takes the group away.
+//! a majority, so the change cannot be what takes the group away. A disk that answers is never
+//! replaced: it has not lost anything.
 //!
 //! Not here: carrying a change out (openraft's joint consensus does, through
 //! [`crate::group::Group`]), and where members should stand (placement decides that).
@@ -14,21 +17,43 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use world::NodeId;
 
+use crate::member_id::MemberId;
+
 /// A group's members as its leader sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// Who votes.
-    pub voters: BTreeSet<NodeId>,
+    pub voters: BTreeSet<MemberId>,
     /// Who follows without a vote.
-    pub learners: BTreeSet<NodeId>,
+    pub learners: BTreeSet<MemberId>,
     /// Whether a change is under way.
     pub joint: bool,
     /// Index of the leader's last log entry.
     pub last_index: u64,
     /// The last index each member that answers is known to hold, the leader included.
-    pub alive: BTreeMap<NodeId, u64>,
+    pub alive: BTreeMap<MemberId, u64>,
     /// A member that lacks more entries than this has not caught up.
     pub lag_entries_max: u64,
+}
+
+/// What comes next in replacing a node's disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A change was left half done; end it first.
+    FinishChange,
+    /// The new disk is no member yet.
+    AddLearner,
+    /// The new disk is being filled.
+    Wait {
+        /// Log entries it lacks; `None` while it has not answered.
+        lag: Option<u64>,
+    },
+    /// The new disk holds everything: these become the voters.
+    SetVoters(BTreeSet<MemberId>),
+    /// Learners that an earlier replacement of the same node left behind.
+    RemoveLearners(BTreeSet<MemberId>),
+    /// Only the new disk is a member, and it votes.
+    Done,
 }
 
 /// Why a change of members is refused.
@@ -47,38 +72,44 @@ pub enum MemberError {
         count: usize,
     },
     /// Only learners become voters.
-    #[error("{node} is not a member; add it as a learner first")]
+    #[error("{member} is not a member; add it as a learner first")]
     NotMember {
-        /// The node that was named.
-        node: NodeId,
+        /// The member that was named.
+        member: MemberId,
     },
-    /// The node votes already.
-    #[error("{node} is a voter already")]
+    /// The member votes already.
+    #[error("{member} is a voter already")]
     AlreadyVoter {
-        /// The node that was named.
-        node: NodeId,
+        /// The member that was named.
+        member: MemberId,
     },
-    /// The node does not vote.
+    /// No disk of the node votes.
     #[error("{node} is not a voter")]
     NotVoter {
         /// The node that was named.
         node: NodeId,
     },
     /// A new voter must hold the log first.
-    #[error("{node} lacks {lag} log entries (at most {lag_max} are allowed); wait until it has caught up")]
+    #[error("{member} lacks {lag} log entries (at most {lag_max} are allowed); wait until it has caught up")]
     Behind {
-        /// The node that was named.
-        node: NodeId,
+        /// The member that was named.
+        member: MemberId,
         /// Entries it lacks.
         lag: u64,
         /// Entries it may lack.
         lag_max: u64,
     },
-    /// The node does not answer.
-    #[error("{node} does not answer")]
+    /// The member does not answer.
+    #[error("{member} does not answer")]
     Silent {
-        /// The node that was named.
-        node: NodeId,
+        /// The member that was named.
+        member: MemberId,
+    },
+    /// The disk to be replaced is there.
+    #[error("{member} answers, so its disk is not lost; stop that node if it shall be replaced")]
+    Alive {
+        /// The old disk.
+        member: MemberId,
     },
     /// Too few of the voters-to-be are alive and caught up.
     #[error("only {alive} of {count} voters would be alive and caught up")]
@@ -91,38 +122,47 @@ pub enum MemberError {
 }
 
 impl View {
-    /// Whether `node` answers and lacks few enough entries.
+    /// The voter that is a disk of `node`.
+    ///
+    /// # Errors
+    /// [`MemberError::NotVoter`].
+    pub fn voter_of(&self, node: NodeId) -> Result<MemberId, MemberError> {
+        let found = self.voters.iter().find(|voter| voter.node == node);
+        found.copied().ok_or(MemberError::NotVoter { node })
+    }
+
+    /// Whether `member` answers and lacks few enough entries.
     ///
     /// # Errors
     /// [`MemberError::Silent`], [`MemberError::Behind`].
-    pub fn check_caught_up(&self, node: NodeId) -> Result<(), MemberError> {
-        let held = *self.alive.get(&node).ok_or(MemberError::Silent { node })?;
+    pub fn check_caught_up(&self, member: MemberId) -> Result<(), MemberError> {
+        let held = *self.alive.get(&member).ok_or(MemberError::Silent { member })?;
         let lag = self.last_index.saturating_sub(held);
         if lag > self.lag_entries_max {
-            return Err(MemberError::Behind { node, lag, lag_max: self.lag_entries_max });
+            return Err(MemberError::Behind { member, lag, lag_max: self.lag_entries_max });
         }
         Ok(())
     }
 
-    /// Whether `node` may be added without a vote.
+    /// Whether `member` may be added without a vote.
     ///
     /// # Errors
-    /// [`MemberError::InProgress`], [`MemberError::AlreadyVoter`].
-    pub fn check_add_learner(&self, node: NodeId) -> Result<(), MemberError> {
+    /// [`MemberError::InProgress`], [`MemberError::AlreadyVoter`], [`MemberError::NoQuorum`].
+    pub fn check_add_learner(&self, member: MemberId) -> Result<(), MemberError> {
         if self.joint {
             return Err(MemberError::InProgress);
         }
-        if self.voters.contains(&node) {
-            return Err(MemberError::AlreadyVoter { node });
+        if self.voters.contains(&member) {
+            return Err(MemberError::AlreadyVoter { member });
         }
-        Ok(())
+        self.check_quorum(&self.voters)
     }
 
     /// Whether `voters` may become the voters.
     ///
     /// # Errors
     /// [`MemberError`].
-    pub fn check_change(&self, voters: &BTreeSet<NodeId>) -> Result<(), MemberError> {
+    pub fn check_change(&self, voters: &BTreeSet<MemberId>) -> Result<(), MemberError> {
         if self.joint {
             return Err(MemberError::InProgress);
         }
@@ -132,27 +172,28 @@ impl View {
         if voters.len().is_multiple_of(2) {
             return Err(MemberError::Even { count: voters.len() });
         }
-        for node in voters.difference(&self.voters) {
-            if !self.learners.contains(node) {
-                return Err(MemberError::NotMember { node: *node });
+        for member in voters.difference(&self.voters) {
+            if !self.learners.contains(member) {
+                return Err(MemberError::NotMember { member: *member });
             }
-            self.check_caught_up(*node)?;
+            self.check_caught_up(*member)?;
         }
         self.check_quorum(voters)?;
         // A joint change needs both majorities until it is through.
         self.check_quorum(&self.voters)
     }
 
-    /// The voters after `old` has been replaced by the learner `new`, when that is allowed.
+    /// The voters after the voter `old` has been replaced by the learner `new`, when that is
+    /// allowed.
     ///
     /// # Errors
     /// [`MemberError`].
-    pub fn check_replace(&self, old: NodeId, new: NodeId) -> Result<BTreeSet<NodeId>, MemberError> {
+    pub fn check_replace(&self, old: MemberId, new: MemberId) -> Result<BTreeSet<MemberId>, MemberError> {
         if !self.voters.contains(&old) {
-            return Err(MemberError::NotVoter { node: old });
+            return Err(MemberError::NotVoter { node: old.node });
         }
         if self.voters.contains(&new) {
-            return Err(MemberError::AlreadyVoter { node: new });
+            return Err(MemberError::AlreadyVoter { member: new });
         }
         let mut voters = self.voters.clone();
         voters.remove(&old);
@@ -162,8 +203,43 @@ impl View {
         Ok(voters)
     }
 
-    fn check_quorum(&self, voters: &BTreeSet<NodeId>) -> Result<(), MemberError> {
-        let alive = voters.iter().filter(|node| self.check_caught_up(**node).is_ok()).count();
+    /// What comes next to put `new` in the place of every other disk of its node. Asked again after
+    /// every step and after every interruption, it goes on where the group stands.
+    ///
+    /// # Errors
+    /// [`MemberError`]; then nothing may be done now.
+    pub fn next_step(&self, new: MemberId) -> Result<Step, MemberError> {
+        let others = |members: &BTreeSet<MemberId>| -> BTreeSet<MemberId> {
+            members.iter().filter(|member| member.node == new.node && **member != new).copied().collect()
+        };
+        let (old_voters, old_learners) = (others(&self.voters), others(&self.learners));
+        if self.joint {
+            self.check_quorum(&self.voters)?;
+            return Ok(Step::FinishChange);
+        }
+        if let Some(alive) = old_voters.union(&old_learners).find(|old| self.alive.contains_key(*old)) {
+            return Err(MemberError::Alive { member: *alive });
+        }
+        if self.voters.contains(&new) && old_voters.is_empty() {
+            return Ok(if old_learners.is_empty() { Step::Done } else { Step::RemoveLearners(old_learners) });
+        }
+        let Some(old) = old_voters.first() else {
+            return Err(MemberError::NotVoter { node: new.node });
+        };
+        if !self.learners.contains(&new) {
+            self.check_add_learner(new)?;
+            return Ok(Step::AddLearner);
+        }
+        match self.check_caught_up(new) {
+            Ok(()) => self.check_replace(*old, new).map(Step::SetVoters),
+            Err(MemberError::Behind { lag, .. }) => Ok(Step::Wait { lag: Some(lag) }),
+            Err(MemberError::Silent { .. }) => Ok(Step::Wait { lag: None }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn check_quorum(&self, voters: &BTreeSet<MemberId>) -> Result<(), MemberError> {
+        let alive = voters.iter().filter(|member| self.check_caught_up(**member).is_ok()).count();
         if alive * 2 <= voters.len() {
             return Err(MemberError::NoQuorum { alive, count: voters.len() });
         }
@@ -174,88 +250,11 @@ impl View {
 /// The voter to lead next: it answers, lacks the fewest entries, and is not `leader`. Among equals
 /// the lowest id, so that every observer picks the same.
 #[must_use]
-pub fn best_successor(view: &View, leader: NodeId) -> Option<NodeId> {
+pub fn best_successor(view: &View, leader: MemberId) -> Option<MemberId> {
     let candidates =
-        view.voters.iter().filter(|node| **node != leader && view.check_caught_up(**node).is_ok());
-    candidates.max_by_key(|node| (view.alive.get(node).copied(), std::cmp::Reverse(**node))).copied()
+        view.voters.iter().filter(|voter| **voter != leader && view.check_caught_up(**voter).is_ok());
+    candidates.max_by_key(|voter| (view.alive.get(*voter).copied(), std::cmp::Reverse(**voter))).copied()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(name: &str) -> NodeId {
-        name.parse().expect("a node name")
-    }
-
-    fn nodes(names: &[&str]) -> BTreeSet<NodeId> {
-        names.iter().map(|name| node(name)).collect()
-    }
-
-    fn view(voters: &[&str], learners: &[&str], alive: &[(&str, u64)]) -> View {
-        View {
-            voters: nodes(voters),
-            learners: nodes(learners),
-            joint: false,
-            last_index: 1_000,
-            alive: alive.iter().map(|(name, index)| (node(name), *index)).collect(),
-            lag_entries_max: 10,
-        }
-    }
-
-    #[test]
-    fn a_dead_voter_is_replaced_by_a_learner_that_has_caught_up() {
-        let view = view(&["a1", "b1", "c1"], &["c2"], &[("a1", 1_000), ("b1", 999), ("c2", 995)]);
-        assert_eq!(view.check_replace(node("c1"), node("c2")), Ok(nodes(&["a1", "b1", "c2"])));
-    }
-
-    #[test]
-    fn a_learner_that_is_behind_or_silent_gets_no_vote() {
-        let behind = view(&["a1", "b1", "c1"], &["c2"], &[("a1", 1_000), ("b1", 1_000), ("c2", 900)]);
-        let verdict = behind.check_replace(node("c1"), node("c2"));
-        assert_eq!(verdict, Err(MemberError::Behind { node: node("c2"), lag: 100, lag_max: 10 }));
-        let silent = view(&["a1", "b1", "c1"], &["c2"], &[("a1", 1_000), ("b1", 1_000)]);
-        assert_eq!(
-            silent.check_replace(node("c1"), node("c2")),
-            Err(MemberError::Silent { node: node("c2") })
-        );
-    }
-
-    #[test]
-    fn a_change_that_would_leave_no_quorum_is_refused() {
-        let view = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000)]);
-        assert_eq!(
-            view.check_change(&nodes(&["a1", "b1", "c1"])),
-            Err(MemberError::NoQuorum { alive: 1, count: 3 })
-        );
-    }
-
-    #[test]
-    fn a_change_is_refused_while_another_is_under_way_and_for_odd_wishes() {
-        let mut view =
-            view(&["a1", "b1", "c1"], &["a2"], &[("a1", 1_000), ("b1", 1_000), ("c1", 1_000), ("a2", 1_000)]);
-        assert_eq!(view.check_change(&nodes(&["a1", "b1"])), Err(MemberError::Even { count: 2 }));
-        assert_eq!(view.check_change(&BTreeSet::new()), Err(MemberError::NoVoters));
-        assert_eq!(
-            view.check_change(&nodes(&["a1", "b1", "z1"])),
-            Err(MemberError::NotMember { node: node("z1") })
-        );
-        assert_eq!(view.check_add_learner(node("a1")), Err(MemberError::AlreadyVoter { node: node("a1") }));
-        assert_eq!(view.check_change(&nodes(&["a1"])), Ok(()));
-        view.joint = true;
-        assert_eq!(view.check_change(&nodes(&["a1"])), Err(MemberError::InProgress));
-        assert_eq!(view.check_add_learner(node("z1")), Err(MemberError::InProgress));
-    }
-
-    #[test]
-    fn the_successor_answers_and_lacks_the_least() {
-        let check = |alive: &[(&str, u64)], expected: Option<&str>| {
-            let view = view(&["a1", "b1", "c1"], &[], alive);
-            assert_eq!(best_successor(&view, node("a1")), expected.map(node), "{alive:?}");
-        };
-        check(&[("a1", 1_000), ("b1", 998), ("c1", 999)], Some("c1"));
-        check(&[("a1", 1_000), ("b1", 999), ("c1", 999)], Some("b1"));
-        check(&[("a1", 1_000), ("b1", 2), ("c1", 3)], None);
-        check(&[("a1", 1_000)], None);
-    }
-}
+mod tests;

@@ -25,16 +25,17 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use world::{GroupId, NodeId};
+use world::GroupId;
 
 use crate::codec::pb;
 use crate::error::ReadError;
 use crate::limits::READERS_WAITING_MAX;
 use crate::machine::Machine;
+use crate::member_id::MemberId;
 use crate::network::link::Links;
 use crate::state::{StateHandle, StateStore};
 use crate::status::Counters;
-use crate::types::{TypeConfig, node_id};
+use crate::types::TypeConfig;
 
 type Reader = oneshot::Sender<Result<(), ReadError>>;
 
@@ -121,7 +122,7 @@ impl<M: Machine> Round for LeaderRound<M> {
 /// Rounds of any member: a follower has the leader make one.
 pub(crate) struct MemberRound<M: Machine> {
     pub(crate) group: GroupId,
-    pub(crate) node: NodeId,
+    pub(crate) own: MemberId,
     pub(crate) leader_round: LeaderRound<M>,
     pub(crate) state: StateHandle<M>,
     pub(crate) links: Arc<Links>,
@@ -130,7 +131,7 @@ pub(crate) struct MemberRound<M: Machine> {
 impl<M: Machine> Round for MemberRound<M> {
     async fn make(&self) -> Result<(), ReadError> {
         let (leader, address) = self.leader();
-        if leader == Some(self.node) {
+        if leader == Some(self.own) {
             return self.leader_round.make().await;
         }
         let deadline = self.leader_round.deadline;
@@ -148,19 +149,20 @@ impl<M: Machine> Round for MemberRound<M> {
 }
 
 impl<M: Machine> MemberRound<M> {
-    fn leader(&self) -> (Option<NodeId>, Option<String>) {
+    fn leader(&self) -> (Option<MemberId>, Option<String>) {
         let metrics = self.leader_round.raft.metrics();
         let metrics = metrics.borrow_watched();
         let Some(leader) = metrics.current_leader else { return (None, None) };
         let peer = metrics.membership_config.membership().get_node(&leader);
-        (node_id(leader), peer.map(|peer| peer.addr.clone()))
+        (MemberId::from_raft_id(leader), peer.map(|peer| peer.addr.clone()))
     }
 
     // That the leader cannot be asked means that it may have changed: the caller may look again.
-    async fn ask(&self, leader: Option<NodeId>, address: Option<String>) -> Result<u64, ReadError> {
+    async fn ask(&self, leader: Option<MemberId>, address: Option<String>) -> Result<u64, ReadError> {
         let nobody = ReadError::NotLeader { hint: None };
         let address = address.ok_or(nobody.clone())?;
-        let link = self.links.to(&address).map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        let link =
+            self.links.to(leader, &address).map_err(|error| ReadError::Unavailable(error.to_string()))?;
         let mut request = tonic::Request::new(pb::ReadIndexRequest { group: self.group.0 });
         request.set_timeout(self.leader_round.deadline);
         let mut control = link.control.clone();
@@ -176,9 +178,9 @@ impl<M: Machine> MemberRound<M> {
 
 fn read_error(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> ReadError {
     match error {
-        RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
-            ReadError::NotLeader { hint: forward.leader_id.and_then(node_id) }
-        }
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => ReadError::NotLeader {
+            hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node),
+        },
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(error)) => {
             ReadError::Unavailable(error.to_string())
         }

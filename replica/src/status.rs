@@ -5,10 +5,11 @@
 //!
 //! Not here: rates and histograms; who watches computes those from the counts.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use world::{GroupId, NodeId};
+
+use crate::member_id::MemberId;
 
 /// One member's view of its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,12 +42,27 @@ pub struct GroupStatus {
     pub learners: Vec<NodeId>,
     /// Whether a change of members is under way.
     pub joint: bool,
-    /// On a leader: the last log index each other member is known to hold.
-    pub matched: BTreeMap<NodeId, u64>,
+    /// Every member, in order.
+    pub members: Vec<MemberStatus>,
     /// On a leader: milliseconds since a quorum last confirmed it.
     pub quorum_acked_ms_ago: Option<u64>,
     /// What happened since the member started.
     pub counts: Counts,
+}
+
+/// One member of a group as another one knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its node and its disk.
+    pub member: MemberId,
+    /// Whether it votes.
+    pub votes: bool,
+    /// Its peers address.
+    pub address: String,
+    /// On a leader: whether it answered within two election timeouts.
+    pub alive: bool,
+    /// On a leader: the last log index it is known to hold.
+    pub matched: Option<u64>,
 }
 
 /// What happened since the member started.

@@ -20,8 +20,8 @@ use world::NodeId;
 use crate::codec::pb;
 use crate::group::Group;
 use crate::machine::Machine;
+use crate::member_id::MemberId;
 use crate::members::MemberError;
-use crate::types::raft_id;
 
 /// Why leadership did not move, or not to the target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,24 +58,22 @@ impl<M: Machine> Group<M> {
         if !self.is_leader() {
             return Err(TransferError::NotLeader { hint: self.leader() });
         }
-        if to == self.node {
+        if to == self.own.node {
             return Ok(());
         }
         let members = self.members();
-        if !members.voters.contains(&to) {
-            return Err(MemberError::NotVoter { node: to }.into());
-        }
-        members.check_caught_up(to)?;
+        let target = members.voter_of(to)?;
+        members.check_caught_up(target)?;
         let started = Instant::now();
-        if self.raft.trigger().transfer_leader(raft_id(to)).await.is_err() {
+        if self.raft.trigger().transfer_leader(target.raft_id()).await.is_err() {
             return Err(TransferError::NotLeader { hint: None });
         }
         if let Some(leader) = self.other_leader(self.config.election_patience()).await {
             return arrived(leader, to);
         }
         tracing::warn!(group = %self.id, target = %to, "leader transfer left no leader; asking for an election");
-        let others = members.voters.iter().filter(|node| **node != to && **node != self.node);
-        for candidate in std::iter::once(&to).chain(others) {
+        let others = members.voters.iter().filter(|voter| **voter != target && **voter != self.own);
+        for candidate in std::iter::once(&target).chain(others) {
             if started.elapsed() > self.config.transfer_deadline {
                 break;
             }
@@ -91,13 +89,14 @@ impl<M: Machine> Group<M> {
     /// Waits until this member knows another leader than itself.
     async fn other_leader(&self, patience: Duration) -> Option<NodeId> {
         let mut status = self.watch();
-        let node = self.node;
+        let node = self.own.node;
         let moved = status.wait_for(|status| status.leader.is_some_and(|leader| leader != node));
         tokio::time::timeout(patience, moved).await.ok()?.ok()?.leader
     }
 
-    async fn ask_to_elect(&self, candidate: NodeId) {
-        let Some(Ok(link)) = self.address(candidate).map(|address| self.links.to(&address)) else { return };
+    async fn ask_to_elect(&self, candidate: MemberId) {
+        let link = self.address(candidate).map(|address| self.links.to(Some(candidate), &address));
+        let Some(Ok(link)) = link else { return };
         let mut control = link.control.clone();
         let message = pb::ElectRequest { group: self.id.0 };
         let deadline = Duration::from_millis(self.config.election_min_ms);

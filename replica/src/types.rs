@@ -8,8 +8,7 @@
 //! Many commands share one log entry: an entry costs a round trip and a share of an fsync, a
 //! command in it costs four bytes.
 //!
-//! Invariant: a Raft node id is a [`world::NodeId`] widened to 64 bits, and nothing else; see
-//! [`raft_id`] and [`node_id`].
+//! Invariant: a Raft node id is a [`crate::member_id::MemberId`] as a number, and nothing else.
 //!
 //! Not here: how these values become bytes (`codec`).
 
@@ -17,7 +16,6 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::type_config::alias;
-use world::NodeId;
 
 openraft::declare_raft_types!(
     /// Numbers, payloads and runtime of every group of this project.
@@ -145,18 +143,6 @@ impl fmt::Display for Replies {
     }
 }
 
-/// The Raft number of a node.
-#[must_use]
-pub fn raft_id(node: NodeId) -> u64 {
-    u64::from(node.as_u16())
-}
-
-/// The node behind a Raft number; `None` for a number no node has.
-#[must_use]
-pub fn node_id(raft_id: u64) -> Option<NodeId> {
-    u16::try_from(raft_id).ok().and_then(NodeId::from_u16)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,14 +174,5 @@ mod tests {
         let cut = Proposal { now_ms: 1, commands: whole.commands.slice(..12) };
         let read: Vec<_> = cut.commands().collect();
         assert_eq!(read, vec![Ok(Bytes::from_static(b"ab")), Err(FrameError { at: 6, len: 12 })]);
-    }
-
-    #[test]
-    fn node_ids_are_widened_and_narrowed() {
-        let b2: NodeId = "b2".parse().expect("a node name");
-        assert_eq!(raft_id(b2), 0x0102);
-        assert_eq!(node_id(0x0102), Some(b2));
-        assert_eq!(node_id(0), None);
-        assert_eq!(node_id(0x1_0102), None);
     }
 }

@@ -122,6 +122,7 @@ fn cluster(knobs: &Knobs, nodes: &[NodeId], minted: &Minted) -> Cluster {
     };
     let (heartbeat_ms, election_min_ms, election_max_ms) = knobs.raft_ms;
     Cluster {
+        id: None,
         name: "simulated".to_owned(),
         session_public_key: minted.session_key.verifying_key().to_text(),
         admin_token_file: None,

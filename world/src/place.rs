@@ -3,7 +3,8 @@
 //! A zone is a letter (`a`, `b`, `c`), a node is its zone and a number (`b2`). Both are persisted
 //! (in claims, seals, Raft logs) as the numbers below, which are therefore frozen.
 //!
-//! Invariant: a node id is never given to a second machine with another disk.
+//! Invariant: a node id names a place, not a disk: who must know the disk (Raft, claims) adds its own
+//! number to it.
 
 use std::fmt;
 use std::str::FromStr;

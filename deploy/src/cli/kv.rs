@@ -1,4 +1,4 @@
-//! `hongbao kv`: the cluster's own records, as they stand in KvSvr.
+//! `hongbao kv`: the cluster's own records, as they stand in KvSvr, and the members that keep them.
 //!
 //! Not here: the keys of etcd's clients, which have a group and a command line of their own; and
 //! writing. What changes these records has guards, and so commands of its own.
@@ -8,6 +8,7 @@ use kvsvr::api::{KeyValue, Kv};
 use kvsvr::client::{WatchEnd, WatchEvent};
 use serde::Serialize;
 
+use super::member::{self, MemberCommand};
 use super::target::Target;
 use crate::clients;
 use crate::failure::{Context, Exit, Failure};
@@ -24,6 +25,9 @@ pub enum KvCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Members of the Raft groups: nodes and their disks
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// Show changes of the cluster's own records as they happen, one line each, until interrupted
     Watch {
         /// Only records whose key begins so
@@ -68,6 +72,7 @@ struct Records {
 pub async fn run(command: KvCommand, format: Format) -> Result<(), Failure> {
     match command {
         KvCommand::Get { prefix, target } => get(&prefix, &target, format).await,
+        KvCommand::Member(command) => Box::pin(member::run(command, format)).await,
         KvCommand::Watch { prefix, from, target } => watch(&prefix, from, &target, format).await,
     }
 }

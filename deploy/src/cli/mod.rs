@@ -10,6 +10,7 @@ mod dev;
 mod drill;
 mod key;
 mod kv;
+mod member;
 pub mod money;
 mod packet;
 pub mod plan;
@@ -147,9 +148,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Plan(command) => plan::run(command, format),
         Command::Drill(command) => drill::run(command, format),
         Command::Key(command) => key::run(command, format).await,
-        Command::Kv(command) => kv::run(command, format).await,
         Command::Deploy(command) => deploy::run(command, format).await,
         Command::Status(target) => status::run(&target, format).await,
+        Command::Kv(command) => Box::pin(kv::run(command, format)).await,
         Command::Zone(command) => zone::run(command, format).await,
         Command::Slot(command) => status::run_slots(command, format).await,
         Command::Reconcile(command) => Box::pin(money::reconcile(command, format)).await,

@@ -66,7 +66,7 @@ async fn operate(operation: Operation, verb: &str, format: Format) -> Result<(),
     if !operation.dry_run && !operation.yes {
         let preview = request(&connected, operation.zone, verb, &operation.reason, true).await?;
         eprintln!("{}", sentence(&preview, verb, true));
-        confirm(operation.zone)?;
+        confirm("zone's letter", &operation.zone.to_string())?;
     }
     let outcome = request(&connected, operation.zone, verb, &operation.reason, operation.dry_run).await?;
     print(format, &outcome, |outcome| sentence(outcome, verb, operation.dry_run))
@@ -89,16 +89,19 @@ pub async fn request(
     connected.call_any(|node| node.zone() == zone, Method::POST, &path, body).await
 }
 
-/// Wants the zone's letter typed, so that nobody confirms the wrong zone by habit.
-fn confirm(zone: ZoneId) -> Result<(), Failure> {
+/// Wants a name typed, so that nobody confirms the wrong one by habit.
+///
+/// # Errors
+/// Exit code 2 when nobody is there to type it, 7 when something else was typed.
+pub fn confirm(what: &str, expected: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new(Exit::Usage, "nobody is there to confirm: add --yes"));
     }
-    eprint!("type the zone's letter to go on: ");
+    eprint!("type the {what} to go on: ");
     io::stderr().flush().context(Exit::Error, "asking")?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).context(Exit::Error, "reading the answer")?;
-    if answer.trim() == zone.to_string() {
+    if answer.trim() == expected {
         return Ok(());
     }
     Err(Failure::new(Exit::Refused, "not confirmed; nothing was changed"))

@@ -220,6 +220,10 @@ impl DevDir {
         }
         Ok(Cluster {
             name: "dev".to_owned(),
+            id: Some(format!(
+                "dev-{}",
+                hex(&rng::secret_bytes().context(Exit::Error, "naming the cluster")?[..8])
+            )),
             session_public_key: String::new(),
             admin_token_file: Some(PathBuf::from("secrets/admin.token")),
             history_key_file: Some(PathBuf::from("secrets/history.key")),

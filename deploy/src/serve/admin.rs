@@ -18,15 +18,19 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use world::net::Net;
 use world::{Clock, NodeId, ZoneId};
 
-use super::api::{BuildReport, EventReport, NodeReport, ZoneOutcome, ZoneRequest, ZonesReport};
+use super::api::{
+    BuildReport, EventReport, MembersReport, NodeReport, ReplaceReport, ReplaceRequest, ZoneOutcome,
+    ZoneRequest, ZonesReport,
+};
 use super::observer::Observer;
-use super::{event, keys};
+use super::{event, keys, members};
 use crate::config::Cluster;
 use crate::failover::act;
 use crate::failure::{Exit, Failure};
 use crate::http::{ErrorBody, ErrorDetail};
 use crate::store::TicketStore;
 use kvsvr::api::Kv;
+use replica::host::Host;
 
 /// The largest ticket file that is taken.
 const BODY_BYTES_MAX: usize = 256 << 20;
@@ -49,6 +53,8 @@ pub struct Admin {
     pub observer: Arc<Observer>,
     /// What operators must present; `None` lets everybody in.
     pub token: Option<String>,
+    /// This node's groups.
+    pub host: Arc<Host>,
     /// Says how this node is.
     pub report: Box<dyn Fn() -> NodeReport + Send + Sync>,
 }
@@ -93,6 +99,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/zones", get(zones))
         .route("/v1/zones/{zone}/failover", post(failover))
         .route("/v1/zones/{zone}/restore", post(restore))
+        .route("/v1/members", get(members))
+        .route("/v1/members/{node}/replace", post(replace_member))
         .route("/v1/builds/{build}", get(build))
         .route("/v1/builds/{build}/roster", put(put_roster))
         .route("/v1/builds/{build}/files/{file}", put(put_file))
@@ -165,6 +173,24 @@ async fn operate(
     let zone: ZoneId = parse(zone)?;
     let request: ZoneRequest = parse_json(body)?;
     Ok(axum::Json(act::operate(admin, zone, verb, &request).await?))
+}
+
+async fn members(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answered<MembersReport> {
+    admin.check_token(&headers)?;
+    Ok(axum::Json(members::report(&admin.host)))
+}
+
+async fn replace_member(
+    State(admin): State<Arc<Admin>>,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answered<ReplaceReport> {
+    admin.check_token(&headers)?;
+    let node: NodeId = parse(&node)?;
+    let request: ReplaceRequest = parse_json(&body)?;
+    let address = &admin.cluster.node(node)?.peers;
+    Ok(axum::Json(members::replace(&admin.host, node, address, &request).await?))
 }
 
 async fn build(

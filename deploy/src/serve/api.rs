@@ -6,6 +6,8 @@
 //!   GET  /v1/zones                     ZonesReport
 //!   POST /v1/zones/{z}/failover        ZoneRequest -> ZoneOutcome
 //!   POST /v1/zones/{z}/restore         ZoneRequest -> ZoneOutcome
+//!   GET  /v1/members                   MembersReport
+//!   POST /v1/members/{node}/replace    ReplaceRequest -> ReplaceReport
 //!   PUT  /v1/builds/{b}/roster         signed roster   -> BuildReport
 //!   PUT  /v1/builds/{b}/files/{n}      a ticket file   -> BuildReport
 //!   GET  /v1/builds/{b}                BuildReport
@@ -30,6 +32,9 @@ pub struct GroupReport {
     pub name: String,
     /// Who leads it, as far as this node knows.
     pub leader: Option<NodeId>,
+    /// Why this node's member stopped, when it did: its storage failed.
+    #[serde(default)]
+    pub stopped: Option<String>,
     /// The term it knows.
     pub term: u64,
     /// The last entry it applied.
@@ -68,6 +73,9 @@ pub struct NodeReport {
     pub boot_epoch: Option<u32>,
     /// Every group.
     pub groups: Vec<GroupReport>,
+    /// What keeps it out of its groups, or others from them.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// Files it claimed in the active event.
     pub files: Vec<FileReport>,
     /// Files of the active build whose copy it verified.
@@ -132,6 +140,87 @@ pub struct ZoneOutcome {
     pub frozen_files: u64,
     /// Records in them that were not issued, as last heard.
     pub frozen_packets: u64,
+}
+
+/// One disk in one group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// The node.
+    pub node: NodeId,
+    /// The disk's number: 12 hex digits.
+    pub disk: String,
+    /// Whether it votes, or only follows.
+    pub votes: bool,
+    /// Where it is reached.
+    pub address: String,
+    /// Whether it answers its leader.
+    pub alive: bool,
+    /// Log entries it lacks, when it is known.
+    pub lag: Option<u64>,
+}
+
+/// The members of one group as its leader sees them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupMembers {
+    /// Its number.
+    pub group: u32,
+    /// `control`, `data 1`, `queue 0`.
+    pub name: String,
+    /// Whether a change is under way.
+    pub changing: bool,
+    /// In order.
+    pub members: Vec<MemberReport>,
+}
+
+/// One node's disk, and the groups it leads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MembersReport {
+    /// The node.
+    pub node: NodeId,
+    /// The number of the disk it runs on.
+    pub disk: String,
+    /// How often that disk was started.
+    pub starts: u64,
+    /// Every group of this node, by number.
+    pub groups: Vec<u32>,
+    /// Those it leads.
+    pub leads: Vec<GroupMembers>,
+    /// What keeps it out of its groups, or others from them.
+    pub problems: Vec<String>,
+}
+
+/// Which disk takes the place of a node's lost one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRequest {
+    /// The new disk, as the node itself names it.
+    pub disk: String,
+    /// Logged.
+    pub reason: String,
+    /// Only say what would come next.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What was done in one group, or comes next with `dry_run`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupReplacement {
+    /// Its number.
+    pub group: u32,
+    /// `control`, `data 1`, `queue 0`.
+    pub name: String,
+    /// `add_learner`, `wait`, `set_voters`, `finish_change`, `remove_learners`, `done`, `refused`,
+    /// `unknown` (ask again).
+    pub step: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// What one node did in the groups that it leads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplaceReport {
+    /// Those groups.
+    pub groups: Vec<GroupReplacement>,
 }
 
 /// How far one node holds a build.

@@ -13,6 +13,7 @@ pub mod admin;
 pub mod api;
 pub mod event;
 pub mod keys;
+pub mod members;
 pub mod node;
 pub mod observer;
 pub mod payments;

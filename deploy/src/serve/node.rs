@@ -20,7 +20,8 @@ use kvsvr::server::{KvGroups, KvServer};
 use queue::machine::QueueMachine;
 use queue::partition::{Partition, PartitionConfig};
 use replica::config::ReplicaConfig;
-use replica::host::{Engines, Host, HostConfig};
+use replica::host::{Host, HostConfig};
+use replica::identity;
 use replica::log::LogWriter;
 use ticket::control::{self, FORMAT, ZoneRecord, ZoneState};
 use ticket::id::SlotNo;
@@ -47,6 +48,8 @@ use kvsvr::api::{Compare, ControlOp, Kv};
 const HANDOVER_WITHIN: Duration = Duration::from_secs(3);
 /// How long it waits for what is under way.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether the members still run.
+const LOOK_AT_STORAGE_EVERY: Duration = Duration::from_millis(500);
 /// Pause before something that needs a quorum is tried again at the start.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -93,13 +96,7 @@ impl Running {
 
     async fn assemble(cluster: Cluster, id: NodeId, doors: Doors) -> Result<Running, Failure> {
         let node = cluster.node(id)?.clone();
-        doors
-            .disk
-            .create_dir_all(&node.data_dir)
-            .context(Exit::Error, format!("making {}", node.data_dir.display()))?;
-        let engines = doors.storage.open(&node.data_dir)?;
-        let writer = engines.log_writer.clone();
-        let host = start_host(&cluster, id, &doors, engines)?;
+        let (host, writer) = start_host(&cluster, &node, &doors)?;
         let groups = add_groups(&cluster, id, &doors, &host).await?;
 
         let kv: Arc<dyn Kv> = Arc::new(clients::kv(&cluster, &doors.net, Some(id)));
@@ -138,11 +135,13 @@ impl Running {
             store,
             observer: Arc::clone(&observer),
             token: token.clone(),
+            host: Arc::clone(&host),
             report: Box::new(move || readiness.report()),
         });
 
         let (stop, stopped) = watch::channel(false);
         let (fail, failures) = mpsc::channel(8);
+        let fail_storage = fail.clone();
         let mut tasks =
             Tasks { net: Arc::clone(&doors.net), stopped: stopped.clone(), fail, tasks: Vec::new() };
         tasks.serve_peers(&node.peers, &host, &groups).await?;
@@ -150,7 +149,7 @@ impl Running {
         tasks.serve_http(&node.edge, access::edge::router(edge)).await?;
         tasks.serve_http(&node.admin, admin::router(admin)).await?;
         let mut tasks = tasks.tasks;
-        tasks.push(tokio::spawn(until(stopped.clone(), groups.kv.clone().run())));
+        tasks.push(tokio::spawn(until(stopped.clone(), watch_storage(Arc::clone(&host), fail_storage))));
         tasks.push(tokio::spawn(payments.run(stopped.clone())));
         let register = register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock));
         tasks.push(tokio::spawn(until(stopped.clone(), register)));
@@ -202,7 +201,12 @@ impl Running {
     }
 }
 
-fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) -> Result<Arc<Host>, Failure> {
+/// Opens the node's storage, makes sure that it is this node's, and starts a host over it.
+fn start_host(cluster: &Cluster, node: &Node, doors: &Doors) -> Result<(Arc<Host>, LogWriter), Failure> {
+    let (id, data_dir) = (node.id, &node.data_dir);
+    doors.disk.create_dir_all(data_dir).context(Exit::Error, format!("making {}", data_dir.display()))?;
+    let engines = doors.storage.open(data_dir)?;
+    let writer = engines.log_writer.clone();
     let replica = ReplicaConfig {
         heartbeat_ms: cluster.raft.heartbeat_ms,
         election_min_ms: cluster.raft.election_min_ms,
@@ -211,9 +215,13 @@ fn start_host(cluster: &Cluster, id: NodeId, doors: &Doors, engines: Engines) ->
         keep_entries: cluster.raft.keep_entries,
         ..ReplicaConfig::default()
     };
-    let config = HostConfig { node: id, replica };
-    Host::start(config, Arc::clone(&doors.net), Arc::clone(&doors.clock), engines)
-        .context(Exit::Error, "starting the host")
+    let (log, state) = (&*engines.log, &*engines.state);
+    let identity = identity::settle(&*doors.disk, data_dir, cluster.disk_mark(), id, log, state)
+        .context(Exit::Refused, "this node does not start on its data directory")?;
+    let config = HostConfig { identity, replica };
+    let host = Host::start(config, Arc::clone(&doors.net), Arc::clone(&doors.clock), engines)
+        .context(Exit::Error, "starting the host")?;
+    Ok((host, writer))
 }
 
 /// Joins every group. Leaders are spread: group n is first led by voter n modulo their number.
@@ -305,6 +313,21 @@ async fn register_zone(kv: Arc<dyn Kv>, id: NodeId, clock: Arc<dyn Clock>) {
     }
 }
 
+/// Ends the node when one of its members has stopped: its storage failed, and what that holds is no
+/// longer known. Nothing is acknowledged any more by then; a start reads everything again.
+async fn watch_storage(host: Arc<Host>, fail: mpsc::Sender<Failure>) {
+    loop {
+        tokio::time::sleep(LOOK_AT_STORAGE_EVERY).await;
+        let stopped = host.status().into_iter().find_map(|group| Some((group.group, group.stopped?)));
+        if let Some((group, reason)) = stopped {
+            let message = format!("{} stopped: {reason}", group_name(group));
+            // Nobody listening means that the node is stopping.
+            let _ = fail.send(Failure::new(Exit::Error, message)).await;
+            return;
+        }
+    }
+}
+
 /// Runs `work` until it is done or the node stops.
 async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
     tokio::select! {
@@ -344,6 +367,7 @@ impl Tasks {
     }
 
     async fn serve_etcd(&mut self, address: &str, kv: &KvServer) -> Result<(), Failure> {
+        self.tasks.push(tokio::spawn(until(self.stopped.clone(), kv.clone().run())));
         // Probes and Prometheus speak HTTP/1.
         let server = world::net::server().accept_http1(true);
         self.serve_grpc(address, server, kv.etcd_routes()).await

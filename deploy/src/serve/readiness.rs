@@ -41,13 +41,15 @@ impl Readiness {
                 group: status.group.0,
                 name: group_name(status.group),
                 leader: status.leader,
+                stopped: status.stopped,
                 term: status.term,
                 applied_index: status.applied_index,
                 last_index: status.last_index,
             })
             .collect();
         let access = self.access.status();
-        let waiting_for = waiting_for(&groups, &access);
+        let problems = self.host.problems();
+        let waiting_for = waiting_for(&groups, &problems, &access);
         let files =
             access.files.iter().filter(|file| file.claimed_by == Some(self.node)).map(|file| FileReport {
                 slot: file.slot,
@@ -65,6 +67,7 @@ impl Readiness {
             waiting_for,
             boot_epoch: access.boot_epoch,
             groups,
+            problems,
             files: files.collect(),
             verified: verified.unwrap_or_default(),
             counters: self.counters(&access),
@@ -84,11 +87,19 @@ impl Readiness {
     }
 }
 
-fn waiting_for(groups: &[GroupReport], access: &access::status::NodeStatus) -> Option<String> {
+fn waiting_for(
+    groups: &[GroupReport],
+    problems: &[String],
+    access: &access::status::NodeStatus,
+) -> Option<String> {
+    if let Some(stopped) = groups.iter().find_map(|group| group.stopped.as_ref()) {
+        return Some(format!("a restart: {stopped}"));
+    }
     let leaderless: Vec<&str> =
         groups.iter().filter(|g| g.leader.is_none()).map(|g| g.name.as_str()).collect();
     if !leaderless.is_empty() {
-        return Some(format!("a leader of {}", leaderless.join(", ")));
+        let why = problems.first().map(|problem| format!(" ({problem})")).unwrap_or_default();
+        return Some(format!("a leader of {}{why}", leaderless.join(", ")));
     }
     if access.superseded {
         return Some("nothing: this node was started again elsewhere".to_owned());

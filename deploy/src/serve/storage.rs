@@ -9,6 +9,7 @@ use std::path::Path;
 
 use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::host::Engines;
+use replica::identity::{LOG_DIR, STATE_DIR};
 use replica::log::LogWriter;
 
 use crate::failure::{Context, Exit, Failure};
@@ -28,9 +29,6 @@ pub trait Storage: Send + Sync + 'static {
     }
 }
 
-/// Where the state lies in the data directory.
-const STATE_DIR: &str = "state-db";
-
 /// RocksDB, its log written by a thread of its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RocksStorage;
@@ -42,7 +40,7 @@ impl Storage for RocksStorage {
             RocksEngine::open(&path, mode, Memory::default())
                 .context(Exit::Error, format!("opening {}", path.display()))
         };
-        let log = open("log-db", Mode::Log)?;
+        let log = open(LOG_DIR, Mode::Log)?;
         let state = open(STATE_DIR, Mode::State)?;
         let log_writer =
             LogWriter::start_thread(log.clone()).context(Exit::Error, "starting the log writer")?;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::KvService;
@@ -49,12 +50,14 @@ pub(super) struct Leniency {
 pub struct HealthService {
     port: ControlPort,
     kv: KvService,
+    stopping: watch::Receiver<bool>,
 }
 
 impl HealthService {
-    /// A judge of the member behind `port`, which clients reach through `kv`.
-    pub fn new(port: ControlPort, kv: KvService) -> HealthService {
-        HealthService { port, kv }
+    /// A judge of the member behind `port`, which clients reach through `kv`. Its streams end when
+    /// `stopping` turns true.
+    pub fn new(port: ControlPort, kv: KvService, stopping: watch::Receiver<bool>) -> HealthService {
+        HealthService { port, kv, stopping }
     }
 
     /// Why this endpoint is not healthy, in etcd's words.
@@ -123,7 +126,12 @@ impl Health for HealthService {
                         let response = HealthCheckResponse { status: now as i32 };
                         return Some((Ok(response), Some(now)));
                     }
-                    tokio::time::sleep(WATCH_PAUSE).await;
+                    let mut stopping = judge.stopping.clone();
+                    tokio::select! {
+                        () = tokio::time::sleep(WATCH_PAUSE) => {}
+                        // An error means that the server is gone.
+                        _ = stopping.wait_for(|stop| *stop) => return None,
+                    }
                 }
             }
         });

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, stream};
+use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -27,12 +28,31 @@ use crate::wire::native::control_reply::Reply;
 pub struct LeaseService {
     courier: Courier,
     keeper: Arc<LeaseKeeper>,
+    stopping: watch::Receiver<bool>,
 }
 
 impl LeaseService {
     /// A service that goes to the leader when its own member does not lead.
-    pub(crate) fn new(courier: Courier, keeper: Arc<LeaseKeeper>) -> LeaseService {
-        LeaseService { courier, keeper }
+    /// Its streams end when `stopping` turns true.
+    pub(crate) fn new(
+        courier: Courier,
+        keeper: Arc<LeaseKeeper>,
+        stopping: watch::Receiver<bool>,
+    ) -> LeaseService {
+        LeaseService { courier, keeper, stopping }
+    }
+
+    /// The next request of a stream; `None` when no more come.
+    async fn next(
+        &self,
+        requests: &mut Streaming<LeaseKeepAliveRequest>,
+    ) -> Result<Option<LeaseKeepAliveRequest>, Status> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            request = requests.message() => request,
+            // An error means that the server is gone.
+            _ = stopping.wait_for(|stop| *stop) => Err(Status::unavailable("etcdserver: server stopped")),
+        }
     }
 
     async fn keep_alive(
@@ -102,7 +122,7 @@ impl Lease for LeaseService {
         let answers = stream::try_unfold((metadata, requests), move |(metadata, mut requests)| {
             let service = service.clone();
             async move {
-                let Some(request) = requests.message().await? else { return Ok(None) };
+                let Some(request) = service.next(&mut requests).await? else { return Ok(None) };
                 let answer = service.keep_alive(&metadata, request).await?;
                 Ok(Some((answer, (metadata, requests))))
             }

@@ -27,6 +27,8 @@ mod txn;
 #[cfg(test)]
 mod layout_test;
 #[cfg(test)]
+mod model_steps_test;
+#[cfg(test)]
 mod model_test;
 
 use bytes::Bytes;

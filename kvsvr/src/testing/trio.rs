@@ -218,6 +218,11 @@ impl Trio {
         Channel::from_shared(url).expect("a URL").connect().await.expect("the member listens")
     }
 
+    /// Ends the streams that would go on for ever, as a node does that stops.
+    pub fn end_streams(&self) {
+        self.servers.iter().for_each(KvServer::end_streams);
+    }
+
     /// The etcd address of the member with this number.
     #[must_use]
     pub fn etcd_address(&self, number: usize) -> &str {

@@ -8,6 +8,8 @@ use kvsvr::wire::etcdserverpb::lease_client::LeaseClient;
 use kvsvr::wire::etcdserverpb::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
+use kvsvr::wire::grpc_health::HealthCheckRequest;
+use kvsvr::wire::grpc_health::health_client::HealthClient;
 use tokio_stream::StreamExt;
 use tonic::Code;
 
@@ -123,4 +125,25 @@ async fn a_request_waits_for_the_next_leader_and_is_told_when_there_is_none() {
     trio.shared.elect(None);
     let result = leases.lease_grant(LeaseGrantRequest { ttl: 5, id: 8 }).await;
     refused(result, Code::Unavailable, "etcdserver: no leader");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_ends_the_streams_it_keeps() {
+    let (trio, _) = trio().await;
+    let channel = trio.channel(1).await;
+    let asks = tokio_stream::pending::<LeaseKeepAliveRequest>();
+    let mut leases = LeaseClient::new(channel.clone());
+    let (ask, asked) = tokio::sync::mpsc::channel(1);
+    ask.send(LeaseKeepAliveRequest { id: 7 }).await.expect("there is room");
+    let asks = tokio_stream::wrappers::ReceiverStream::new(asked).chain(asks);
+    let mut answers = leases.lease_keep_alive(asks).await.expect("a stream").into_inner();
+    assert_eq!(answers.next().await.expect("an answer").expect("no error").ttl, 0);
+    let health = HealthCheckRequest::default();
+    let mut told = HealthClient::new(channel).watch(health).await.expect("a stream").into_inner();
+    assert_eq!(told.next().await.expect("an answer").expect("no error").status, 1);
+    trio.end_streams();
+    let end = tokio::time::timeout(Duration::from_secs(5), answers.next()).await.expect("it ends");
+    refused(end.expect("a last word"), Code::Unavailable, "etcdserver: server stopped");
+    let end = tokio::time::timeout(Duration::from_secs(5), told.next()).await.expect("it ends");
+    assert!(end.is_none(), "{end:?}");
 }

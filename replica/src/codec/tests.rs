@@ -35,12 +35,12 @@ fn the_stored_bytes_are_frozen() {
     };
     let golden = [
         1, // format
-        10, 7, 8, 3, 16, 130, 2, 24, 77, // log id: term, node, index
+        10, 13, 8, 3, 17, 2, 1, 0, 0, 0, 0, 0, 0, 24, 77, // log id: term, member, index
         26, 9, 8, 5, 18, 5, 0, 0, 0, 1, b'x', // proposal: now, framed commands
     ];
     assert_eq!(store(&entry_to_pb(&entry)).as_ref(), golden);
     let vote = Vote { leader_id: LeaderId::new(3, 258), committed: true };
-    assert_eq!(store(&vote_to_pb(&vote)).as_ref(), [1, 8, 3, 16, 130, 2, 24, 1]);
+    assert_eq!(store(&vote_to_pb(&vote)).as_ref(), [1, 8, 3, 17, 2, 1, 0, 0, 0, 0, 0, 0, 24, 1]);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use rocksdb::{
 };
 
 use crate::engine::{Batch, Engine, EngineError, Op, View, Visit};
+use crate::identity::REPLACE;
 
 /// What the instance holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,10 +228,15 @@ fn walk(mut at: DBRawIterator<'_>, reverse: bool, visit: Visit<'_>) -> Result<()
 }
 
 fn engine_error(error: &rocksdb::Error) -> EngineError {
-    match error.kind() {
-        rocksdb::ErrorKind::Corruption => EngineError::Corrupt(error.to_string()),
-        _ => EngineError::Failed(error.to_string()),
-    }
+    let text = error.to_string();
+    if is_damage(error, &text) { EngineError::Corrupt(text) } else { EngineError::Failed(text) }
+}
+
+/// Besides the explicit kind: a file that the manifest knows and the directory lacks, or that is
+/// shorter than what was synced.
+fn is_damage(error: &rocksdb::Error, text: &str) -> bool {
+    error.kind() == rocksdb::ErrorKind::Corruption
+        || ["Corruption", "checksum mismatch", "No such file"].iter().any(|sign| text.contains(sign))
 }
 
 /// Whether `path` holds an instance without any write-ahead log file. RocksDB always keeps one, and
@@ -243,11 +249,7 @@ fn lost_its_wal(path: &Path) -> bool {
 
 fn refusal(path: &Path, mode: Mode, error: &rocksdb::Error) -> EngineError {
     let error_text = error.to_string();
-    // Besides the explicit kind: a WAL that the manifest knows and the directory lacks, or that is
-    // shorter than what was synced.
-    let damaged = error.kind() == rocksdb::ErrorKind::Corruption
-        || error_text.contains("Corruption")
-        || error_text.contains("checksum mismatch");
+    let damaged = is_damage(error, &error_text);
     if !damaged {
         return EngineError::Failed(format!("cannot open {}: {error_text}", path.display()));
     }
@@ -256,19 +258,14 @@ fn refusal(path: &Path, mode: Mode, error: &rocksdb::Error) -> EngineError {
 
 fn damage(path: &Path, mode: Mode, error_text: &str) -> EngineError {
     let path = path.display();
-    EngineError::Corrupt(match mode {
-        Mode::Log => format!(
-            "the Raft log in {path} is damaged ({error_text}). Entries or votes this node has \
-             acknowledged may be missing, so it must not rejoin with this log. Move {path} away, \
-             remove the node from its groups, and let it join again under a node id never used \
-             before; the other zones hold the data."
-        ),
-        Mode::State => format!(
-            "the state in {path} is damaged ({error_text}). Move {path} away together with the \
-             log beside it, remove the node from its groups, and let it join again under a node \
-             id never used before; it then receives a snapshot."
-        ),
-    })
+    let what = match mode {
+        Mode::Log => "the Raft log",
+        Mode::State => "the state",
+    };
+    EngineError::Corrupt(format!(
+        "{what} in {path} is damaged ({error_text}). What this node has acknowledged may be missing, so it \
+         must not go on with it. {REPLACE}"
+    ))
 }
 
 #[cfg(test)]

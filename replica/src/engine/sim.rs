@@ -104,6 +104,14 @@ impl SimDisk {
         self.platter.lock().durable.get(key).map(|stored| stored.value.clone())
     }
 
+    /// Another disk that holds what this one could not lose now: a copy for a backup, or a swap.
+    #[must_use]
+    pub fn image(&self) -> SimDisk {
+        let durable = self.platter.lock().durable.clone();
+        let live = Arc::new(durable.clone());
+        SimDisk { platter: Arc::new(Mutex::new(Platter { durable, live, ..Platter::default() })) }
+    }
+
     /// Cuts the power: of the unsynced batches a random prefix was on its way to the disk and
     /// stays, the one after it is torn and discarded, the rest is gone. `draw(n)` answers a random
     /// number below `n`. Returns how many batches were lost.

@@ -8,6 +8,7 @@
 //!   kind 3  purged      index 0   pb::LogId         rewritten with each purge
 //!   kind 4  entry       its own   pb::Entry         written once, purged from the front,
 //!                                                   truncated from the back
+//!   kind 5  promise     index 0   pb::Promise       written once, before the group is formed
 //! ```
 //!
 //! Invariant: big-endian, so that the order of keys is the order of entries. Numbers are frozen.
@@ -27,6 +28,7 @@ pub(super) enum Kind {
     Committed = 2,
     Purged = 3,
     Entry = 4,
+    Promise = 5,
 }
 
 /// The key of a value of which a group has one.
@@ -73,6 +75,8 @@ mod tests {
         assert_eq!(single(group, Kind::Vote), [1, 2, 3, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(single(group, Kind::Committed)[4], 2);
         assert_eq!(single(group, Kind::Purged)[4], 3);
+        assert_eq!(single(group, Kind::Promise)[4], 5);
+        assert!(entries_end(group) <= single(group, Kind::Promise));
         assert!(entry(group, 255) < entry(group, 256));
         assert!(entry(group, u64::MAX) < entries_end(group));
         assert!(entries_end(group) < single(GroupId(group.0 + 1), Kind::Vote));

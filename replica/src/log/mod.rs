@@ -16,16 +16,23 @@
 //!
 //! Not here: what entries mean, when to purge (openraft decides, `StateStore` limits).
 
+mod footprint;
 mod keys;
+mod promise;
 mod reader;
 mod store;
 mod tail;
 mod writer;
 
+pub(crate) use promise::Promise;
 pub use reader::LogReader;
+pub(crate) use store::LogExtent;
 pub use store::LogStore;
+pub(crate) use writer::DurableNext;
 pub use writer::{LogWriter, Pause, WriterStats};
 
+#[cfg(test)]
+mod damage_test;
 #[cfg(test)]
 mod suite_test;
 #[cfg(test)]

@@ -27,7 +27,9 @@ use world::mutant::{Mutant, armed};
 
 use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
+use crate::log::footprint::Footprint;
 use crate::log::keys::{self, Kind};
+use crate::log::promise::Promise;
 use crate::log::reader::{self, LogReader, Shared};
 use crate::log::tail::Tail;
 use crate::log::writer::{Done, DurableNext, LogWriter};
@@ -66,6 +68,27 @@ impl LogStore {
     pub fn guarded_by(mut self, flushed_next: FlushedNext) -> LogStore {
         self.flushed_next = Some(flushed_next);
         self
+    }
+
+    /// The group's promise, which is kept beside its log.
+    pub(crate) fn promise(&self) -> Promise {
+        Promise::new(self.shared.group, Arc::clone(&self.shared.engine), self.writer.clone())
+    }
+
+    /// Says below which index the log is durable.
+    pub(crate) fn durable_next(&self) -> DurableNext {
+        Arc::clone(&self.durable_next)
+    }
+
+    /// Says how much of the disk the log takes.
+    pub(crate) fn extent(&self) -> LogExtent {
+        LogExtent { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The last entry that was purged, and the last one there is.
+    pub(crate) fn ends(&self) -> (Option<LogId>, Option<LogId>) {
+        let tail = self.shared.tail.lock();
+        (tail.purged, tail.last)
     }
 
     /// Changes how many bytes of durable entries stay in memory.
@@ -208,24 +231,21 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-/// Where the group's log stands on disk.
+/// Where the group's log stands on disk. All of it is read: a log with a hole or a flipped bit is
+/// found before anything is promised on it.
 fn recover(group: GroupId, view: &dyn View) -> Result<Tail, EngineError> {
     let purged = load_log_id(group, Kind::Purged, view)?;
-    let first = end_entry(group, view, false)?;
-    let last = end_entry(group, view, true)?;
-    let span = match (first, last) {
-        (None, None) => None,
-        (Some(first), Some(last)) => Some((first.index, last)),
-        _ => return Err(EngineError::Corrupt(format!("{group}: the log has one end only"))),
-    };
-    if let (Some(purged), Some((first, _))) = (purged, span)
-        && first != purged.index + 1
-    {
-        return Err(EngineError::Corrupt(format!(
-            "{group}: purged up to {purged}, but the log begins at {first}"
-        )));
-    }
+    let mut walk = Walk { group, first: None, last: purged, footprint: Footprint::default() };
+    let mut outcome = Ok(());
+    let (from, to) = (keys::entry(group, 0), keys::entries_end(group));
+    view.scan(&from, &to, false, &mut |key, value| {
+        outcome = walk.step(key, value);
+        if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    outcome?;
+    let span = walk.first.zip(walk.last);
     let mut tail = Tail::recovered(purged, span);
+    tail.footprint = walk.footprint;
     tail.committed = load_log_id(group, Kind::Committed, view)?;
     tail.vote = match view.get(&keys::single(group, Kind::Vote))? {
         Some(stored) => Some(codec::vote_from_pb(&codec::load(stored)?)),
@@ -234,25 +254,60 @@ fn recover(group: GroupId, view: &dyn View) -> Result<Tail, EngineError> {
     Ok(tail)
 }
 
+/// Reading a log from its beginning.
+struct Walk {
+    group: GroupId,
+    first: Option<u64>,
+    /// The entry before the next one, or what was purged.
+    last: Option<LogId>,
+    footprint: Footprint,
+}
+
+impl Walk {
+    fn step(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        let group = self.group;
+        let corrupt = |text: String| Err(EngineError::Corrupt(format!("{group}: {text}")));
+        let id = reader::decode(value)?.log_id();
+        if keys::entry_index(key) != Some(id.index) {
+            return corrupt(format!("entry {id} under another index"));
+        }
+        match self.last {
+            Some(last) if last.index + 1 != id.index => {
+                return corrupt(format!("entry {} is missing from the log", last.index + 1));
+            }
+            Some(last) if last.leader_id > id.leader_id => {
+                return corrupt(format!("entry {id} follows {last}, which is of a later leader"));
+            }
+            _ => {}
+        }
+        self.first.get_or_insert(id.index);
+        self.last = Some(id);
+        self.footprint.push(id.index, value.len());
+        Ok(())
+    }
+}
+
 fn load_log_id(group: GroupId, kind: Kind, view: &dyn View) -> Result<Option<LogId>, EngineError> {
     let Some(stored) = view.get(&keys::single(group, kind))? else { return Ok(None) };
     let id: pb::LogId = codec::load(stored)?;
     Ok(Some(codec::log_id_from_pb(&id)))
 }
 
-/// The id of the first or the last entry.
-fn end_entry(group: GroupId, view: &dyn View, last: bool) -> Result<Option<LogId>, EngineError> {
-    let mut found = Ok(None);
-    let (from, to) = (keys::entry(group, 0), keys::entries_end(group));
-    view.scan(&from, &to, last, &mut |key, value| {
-        found = reader::decode(value).and_then(|entry| {
-            let id = entry.log_id();
-            if keys::entry_index(key) == Some(id.index) {
-                return Ok(Some(id));
-            }
-            Err(EngineError::Corrupt(format!("{group}: entry {id} under another index")))
-        });
-        ControlFlow::Break(())
-    })?;
-    found
+/// How much of the disk a group's log takes.
+#[derive(Clone)]
+pub(crate) struct LogExtent {
+    shared: Arc<Shared>,
+}
+
+impl LogExtent {
+    /// Bytes of the entries from `index` on, roughly.
+    pub(crate) fn bytes_from(&self, index: u64) -> u64 {
+        self.shared.tail.lock().footprint.bytes_from(index)
+    }
+
+    /// An index from which on the entries take at most `bytes`.
+    pub(crate) fn first_within(&self, bytes: u64) -> u64 {
+        let tail = self.shared.tail.lock();
+        tail.footprint.first_within(bytes).unwrap_or(tail.next)
+    }
 }

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 
 use openraft::entry::RaftEntry;
 
+use crate::log::footprint::Footprint;
 use crate::types::{Entry, LogId, Vote};
 
 /// The state of one group's log.
@@ -28,6 +29,7 @@ pub(super) struct Tail {
     pub(super) purged: Option<LogId>,
     pub(super) vote: Option<Vote>,
     pub(super) committed: Option<LogId>,
+    pub(super) footprint: Footprint,
     entries: VecDeque<(Entry, usize)>,
     cached_bytes: usize,
 }
@@ -63,6 +65,7 @@ impl Tail {
         }
         self.next = index + 1;
         self.last = Some(entry.log_id());
+        self.footprint.push(index, size);
         self.cached_bytes += size;
         self.entries.push_back((entry, size));
         self.check();
@@ -84,6 +87,7 @@ impl Tail {
             return None;
         }
         let gone = end..self.next;
+        self.footprint.truncate(end);
         while self.next > end.max(self.base) {
             let (_, size) = self.entries.pop_back().expect("the cache reaches to the end");
             self.cached_bytes -= size;
@@ -106,6 +110,7 @@ impl Tail {
         let gone = self.first..end.max(self.first);
         self.purged = Some(upto);
         self.first = self.first.max(end);
+        self.footprint.purge(self.first);
         while self.base < self.first && self.base < self.next {
             self.pop_front();
         }

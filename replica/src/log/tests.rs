@@ -23,12 +23,12 @@ fn id(index: u64) -> LogId {
     LogId::new(LeaderId::new(1, 257), index)
 }
 
-fn entry(index: u64, text: &str) -> Entry {
+pub(super) fn entry(index: u64, text: &str) -> Entry {
     let proposal = Proposal::pack(index, [text.as_bytes()].into_iter());
     Entry { log_id: id(index), payload: EntryPayload::Normal(proposal) }
 }
 
-fn vote(term: u64) -> Vote {
+pub(super) fn vote(term: u64) -> Vote {
     Vote { leader_id: LeaderId::new(term, 257), committed: false }
 }
 
@@ -301,7 +301,7 @@ async fn a_log_reopens_where_it_stood() {
 }
 
 #[tokio::test]
-async fn a_log_with_a_hole_or_rot_is_refused() {
+async fn a_log_with_a_hole_is_refused() {
     let disk = SimDisk::new();
     let engine = SimEngine::open(&disk);
     let writer = LogWriter::start_task(engine.clone(), at_once());
@@ -310,13 +310,23 @@ async fn a_log_with_a_hole_or_rot_is_refused() {
     let mut batch = crate::engine::Batch::new();
     batch.delete(Bytes::copy_from_slice(&keys::entry(GROUP, 5)));
     crate::engine::Engine::write_durable(&*engine, batch).expect("healthy");
-    let mut holed = LogStore::open(GROUP, engine.clone(), writer.clone()).expect("ends are sound");
-    let error = holed.get_log_reader().await.try_get_log_entries(..).await.expect_err("a hole");
+    let Err(error) = LogStore::open(GROUP, engine, writer) else { panic!("the hole was not seen") };
     assert!(error.to_string().contains("entry 5 is missing"), "{error}");
+}
 
-    disk.rot(&mut |below| below - 1).expect("something is stored");
-    let Err(error) = LogStore::open(GROUP, engine, writer) else { panic!("rot was not seen") };
-    assert!(error.to_string().contains("corrupt"), "{error}");
+#[tokio::test]
+async fn a_log_with_a_flipped_bit_anywhere_is_refused_before_anything_is_promised_on_it() {
+    for place in 0..10 {
+        let disk = SimDisk::new();
+        let engine = SimEngine::open(&disk);
+        let writer = LogWriter::start_task(engine.clone(), at_once());
+        let mut store = LogStore::open(GROUP, engine.clone(), writer.clone()).expect("empty");
+        store.blocking_append((0..10).map(|index| entry(index, "x"))).await.expect("durable");
+        // The first draw chooses the entry, the second the bit.
+        disk.rot(&mut |below| if below == 10 { place } else { below - 1 }).expect("something is stored");
+        let Err(error) = LogStore::open(GROUP, engine, writer) else { panic!("rot at {place} was not seen") };
+        assert!(error.to_string().contains("corrupt"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -329,4 +339,21 @@ async fn a_stopped_writer_refuses_and_says_so() {
     flushed.await.expect("fired").expect("what was queued before is finished");
     let error = store.save_vote(&vote(1)).await.expect_err("stopped");
     assert!(error.to_string().contains("stopped"), "{error}");
+}
+
+#[tokio::test]
+async fn a_promise_is_given_to_one_founder_only_and_survives_a_power_cut() {
+    let disk = SimDisk::new();
+    let engine = SimEngine::open(&disk);
+    let writer = LogWriter::start_task(engine.clone(), at_once());
+    let store = LogStore::open(GROUP, engine, writer).expect("empty");
+    let promise = store.promise();
+    assert_eq!(promise.given(), Ok(None));
+    assert_eq!(promise.give(7).await.expect("kept"), 7);
+    assert_eq!(promise.give(8).await.expect("kept"), 7, "promised twice");
+    disk.crash(&mut |_| 0);
+    let engine = SimEngine::open(&disk);
+    let writer = LogWriter::start_task(engine.clone(), at_once());
+    let store = LogStore::open(GROUP, engine, writer).expect("a promise is no entry");
+    assert_eq!(store.promise().give(8).await.expect("kept"), 7, "the promise was forgotten");
 }

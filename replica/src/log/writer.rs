@@ -38,7 +38,7 @@ pub type Pause = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send
 
 /// Indexes below this are durable. Set by the writer in queue order, so that a truncation lowers
 /// it before what is appended after it raises it again.
-pub(super) type DurableNext = Arc<AtomicU64>;
+pub(crate) type DurableNext = Arc<AtomicU64>;
 
 /// How the writer has worked since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -22,11 +22,12 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tonic::{Request, Response, Status};
 use world::GroupId;
 
-use super::link::{Link, Links};
+use super::link::{Calls, Link, Links};
 use super::session::{self, unreachable};
 use super::snapshot;
 use super::wire::{append_to_pb, beat_from_pb, transfer_to_pb, vote_request_to_pb, vote_response_from_pb};
 use crate::codec::{CodecError, pb};
+use crate::member_id::MemberId;
 use crate::state::SnapshotData;
 use crate::types::{Peer, TypeConfig, Vote};
 
@@ -52,13 +53,16 @@ enum Lane {
 pub(crate) struct Client {
     group: GroupId,
     lane: Lane,
-    /// The error text when the peer's address is not an address.
+    /// The error text when there can be no link: the address is none, or the number.
     link: Result<Arc<Link>, String>,
 }
 
 impl Factory {
-    fn client(&self, lane: Lane, peer: &Peer) -> Client {
-        let link = self.links.to(&peer.addr).map_err(|error| error.to_string());
+    fn client(&self, lane: Lane, target: u64, peer: &Peer) -> Client {
+        let link = match MemberId::from_raft_id(target) {
+            Some(member) => self.links.to(Some(member), &peer.addr).map_err(|error| error.to_string()),
+            None => Err(format!("{target:#x} is no member's number")),
+        };
         Client { group: self.group, lane, link }
     }
 }
@@ -66,12 +70,12 @@ impl Factory {
 impl RaftNetworkFactory<TypeConfig> for Factory {
     type Network = Client;
 
-    async fn new_client(&mut self, _target: u64, peer: &Peer) -> Client {
-        self.client(Lane::Log, peer)
+    async fn new_client(&mut self, target: u64, peer: &Peer) -> Client {
+        self.client(Lane::Log, target, peer)
     }
 
-    async fn new_heartbeat_client(&mut self, _target: u64, peer: &Peer) -> Client {
-        self.client(Lane::Beat, peer)
+    async fn new_heartbeat_client(&mut self, target: u64, peer: &Peer) -> Client {
+        self.client(Lane::Beat, target, peer)
     }
 }
 
@@ -82,21 +86,23 @@ impl Client {
 }
 
 /// Makes one call with a deadline on both sides and names every failure unreachable.
-pub(super) async fn call<Q, A, F>(
+async fn call<Q, A, F>(
+    link: &Link,
     message: Q,
     deadline: Duration,
-    send: impl FnOnce(Request<Q>) -> F,
+    send: impl FnOnce(Calls, Request<Q>) -> F,
 ) -> Result<A, RpcError>
 where
     F: Future<Output = Result<Response<A>, Status>>,
 {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
-    match tokio::time::timeout(deadline, send(request)).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(unreachable(&status.to_string())),
-        Err(_) => Err(unreachable("no answer within the deadline")),
-    }
+    let sent = send(link.control.clone(), request);
+    let Ok(answer) = tokio::time::timeout(deadline, sent).await else {
+        return Err(unreachable("no answer within the deadline"));
+    };
+    link.heard(&answer);
+    answer.map(Response::into_inner).map_err(|status| unreachable(&status.to_string()))
 }
 
 fn malformed(error: CodecError) -> RpcError {
@@ -112,9 +118,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let message = pb::BeatRequest { group: self.group.0, request: Some(append_to_pb(&request)) };
-        let mut control = self.link()?.control.clone();
-        let reply =
-            call(message, option.hard_ttl(), |request| async move { control.beat(request).await }).await?;
+        let reply = call(self.link()?, message, option.hard_ttl(), |mut calls, request| async move {
+            calls.beat(request).await
+        });
+        let reply = reply.await?;
         beat_from_pb(reply).map_err(malformed)
     }
 
@@ -141,9 +148,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(self.group.0, &request);
-        let mut control = self.link()?.control.clone();
-        let reply =
-            call(message, option.soft_ttl(), |request| async move { control.vote(request).await }).await?;
+        let reply = call(self.link()?, message, option.soft_ttl(), |mut calls, request| async move {
+            calls.vote(request).await
+        });
+        let reply = reply.await?;
         vote_response_from_pb(reply).map_err(malformed)
     }
 
@@ -153,10 +161,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(self.group.0, &request);
-        let mut control = self.link()?.control.clone();
-        let reply =
-            call(message, option.soft_ttl(), |request| async move { control.pre_vote(request).await })
-                .await?;
+        let reply = call(self.link()?, message, option.soft_ttl(), |mut calls, request| async move {
+            calls.pre_vote(request).await
+        });
+        let reply = reply.await?;
         vote_response_from_pb(reply).map_err(malformed)
     }
 
@@ -166,10 +174,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         let message = transfer_to_pb(self.group.0, &request);
-        let mut control = self.link()?.control.clone();
-        let reply =
-            call(message, option.soft_ttl(), |request| async move { control.transfer_leader(request).await })
-                .await?;
+        let reply = call(self.link()?, message, option.soft_ttl(), |mut calls, request| async move {
+            calls.transfer_leader(request).await
+        });
+        let reply = reply.await?;
         if reply.refused.is_empty() { Ok(Ok(())) } else { Err(unreachable(&reply.refused)) }
     }
 

@@ -1,4 +1,5 @@
-//! Everything that leads to one peer: three connections and the append stream shared by all groups.
+//! Everything that leads to one member: three connections and the append stream shared by all
+//! groups.
 //!
 //! ```text
 //!   session --frame--> outbound (bounded) --> stream --> peer
@@ -6,7 +7,8 @@
 //! ```
 //!
 //! Invariant: a reply goes to the session that asked or nowhere. When the stream breaks every
-//! session on it learns so, and none is routed to a stream that is broken.
+//! session on it learns so, and none is routed to a stream that is broken. Every call says whom it
+//! is meant for; when another answers at the member's address, that is remembered and said aloud.
 //!
 //! Not here: the order and number of a session's frames ([`super::session`]).
 
@@ -17,39 +19,63 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
 use world::net::{AddressError, Net};
 
 use crate::codec::pb::peer_client::PeerClient;
 use crate::codec::pb::{AppendFrame, AppendReply};
+use crate::identity::Identity;
 use crate::limits::{LINK_FRAMES_MAX, LINK_OPEN_DEADLINE, LINK_RETRY_PAUSE, MESSAGE_BYTES_MAX};
+use crate::member_id::MemberId;
+use crate::network::envelope::Envelope;
 
-/// The links of one host, by the peer's address.
+/// The calls one member answers.
+pub(crate) type Calls = PeerClient<InterceptedService<Channel, Envelope>>;
+
+/// Where a link leads: an address, and the member that must answer there. No member in particular
+/// is asked only who there is.
+type Target = (String, Option<MemberId>);
+
+/// The links of one host.
 pub(crate) struct Links {
+    own: Identity,
     net: Arc<dyn Net>,
-    links: Mutex<BTreeMap<String, Arc<Link>>>,
+    links: Mutex<BTreeMap<Target, Arc<Link>>>,
 }
 
 impl Links {
-    pub(crate) fn new(net: Arc<dyn Net>) -> Arc<Links> {
-        Arc::new(Links { net, links: Mutex::new(BTreeMap::new()) })
+    pub(crate) fn new(own: Identity, net: Arc<dyn Net>) -> Arc<Links> {
+        Arc::new(Links { own, net, links: Mutex::new(BTreeMap::new()) })
     }
 
-    /// The link to `address`; made when it is asked for the first time, connected when used.
+    /// The link to `member` at `address`; made when it is asked for the first time, connected when
+    /// used.
     ///
     /// # Errors
     /// [`AddressError`].
-    pub(crate) fn to(&self, address: &str) -> Result<Arc<Link>, AddressError> {
+    pub(crate) fn to(&self, member: Option<MemberId>, address: &str) -> Result<Arc<Link>, AddressError> {
+        let target = (address.to_owned(), member);
         let mut links = self.links.lock();
-        if let Some(link) = links.get(address) {
+        if let Some(link) = links.get(&target) {
             return Ok(Arc::clone(link));
         }
-        let link = Arc::new(Link::new(&self.net, address)?);
-        links.insert(address.to_owned(), Arc::clone(&link));
+        let link = Arc::new(Link::new(&self.own, &self.net, &target)?);
+        links.insert(target, Arc::clone(&link));
         Ok(link)
+    }
+
+    /// Members at whose address another one answers, and what that one said.
+    pub(crate) fn refusals(&self) -> BTreeMap<MemberId, String> {
+        let links = self.links.lock();
+        let refusals = links.iter().filter_map(|((_, member), link)| {
+            let refusal = link.refusal.lock().clone()?;
+            Some(((*member)?, refusal))
+        });
+        refusals.collect()
     }
 
     /// Forgets all links; sessions that still hold one end with it.
@@ -63,13 +89,16 @@ impl Links {
     }
 }
 
-/// The way to one peer.
+/// The way to one member.
 pub(crate) struct Link {
-    append: PeerClient<Channel>,
+    address: String,
+    append: Calls,
     /// Heartbeats, votes, transfers.
-    pub(crate) control: PeerClient<Channel>,
+    pub(crate) control: Calls,
     /// Snapshots.
-    pub(crate) bulk: PeerClient<Channel>,
+    pub(crate) bulk: Calls,
+    /// What another member said that answers at the address.
+    refusal: Mutex<Option<String>>,
     dial: tokio::sync::Mutex<Dial>,
     next_session: AtomicU64,
 }
@@ -77,6 +106,8 @@ pub(crate) struct Link {
 #[derive(Default)]
 struct Dial {
     stream: Option<AppendStream>,
+    /// When the last attempt ended.
+    tried: Option<Instant>,
     failed: Option<(Instant, String)>,
 }
 
@@ -104,14 +135,18 @@ pub(crate) struct Seat {
 }
 
 impl Link {
-    fn new(net: &Arc<dyn Net>, address: &str) -> Result<Link, AddressError> {
-        let client = || -> Result<PeerClient<Channel>, AddressError> {
+    fn new(own: &Identity, net: &Arc<dyn Net>, target: &Target) -> Result<Link, AddressError> {
+        let (address, member) = target;
+        let envelope = Envelope::new(own, *member);
+        let client = || -> Result<Calls, AddressError> {
             let channel = world::net::channel(net, address)?;
-            Ok(PeerClient::new(channel)
+            Ok(PeerClient::with_interceptor(channel, envelope.clone())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX))
         };
         Ok(Link {
+            address: address.clone(),
+            refusal: Mutex::new(None),
             append: client()?,
             control: client()?,
             bulk: client()?,
@@ -120,37 +155,61 @@ impl Link {
         })
     }
 
-    /// Opens a session, and the stream first when there is none.
+    /// Remembers whether it was the right member that answered.
+    pub(crate) fn heard<T>(&self, answer: &Result<T, Status>) {
+        let refused = match answer {
+            Ok(_) => None,
+            Err(status) if status.code() == Code::FailedPrecondition => Some(status.message().to_owned()),
+            Err(_) => return,
+        };
+        let mut known = self.refusal.lock();
+        if *known == refused {
+            return;
+        }
+        if let Some(reason) = &refused {
+            tracing::error!(address = %self.address, %reason, "another member answers");
+        }
+        *known = refused;
+    }
+
+    /// Opens a session, and the stream first when there is none. Whoever comes soon after an attempt
+    /// waits: Raft tries again at once when a stream breaks or cannot be opened, and a peer that is
+    /// away, stopping or another one would be asked as fast as the processor can.
     ///
     /// # Errors
     /// Why the peer cannot be reached, for people.
     pub(crate) async fn open_session(&self) -> Result<Seat, String> {
         let session = self.next_session.fetch_add(1, Ordering::Relaxed);
-        let mut dial = self.dial.lock().await;
-        if let Some(seat) = dial.stream.as_ref().and_then(|stream| stream.seat(session)) {
-            return Ok(seat);
-        }
-        // All groups come here at once when a peer goes away: one dials, the others believe it.
-        if let Some((when, reason)) = &dial.failed
-            && when.elapsed() < LINK_RETRY_PAUSE
-        {
-            let (again, reason) = (*when + LINK_RETRY_PAUSE, reason.clone());
-            drop(dial);
-            // openraft waits between requests, not between attempts to open a stream: whoever was
-            // answered at once would ask again at once, and keep a core busy while a peer is away.
-            sleep_until(again).await;
-            return Err(reason);
-        }
-        match self.open_stream().await {
-            Ok(stream) => {
+        let arrived = Instant::now();
+        loop {
+            let mut dial = self.dial.lock().await;
+            if let Some(seat) = dial.stream.as_ref().and_then(|stream| stream.seat(session)) {
+                return Ok(seat);
+            }
+            // All groups come here at once when a peer goes away: one dials, the others believe it.
+            if let Some((when, reason)) = &dial.failed
+                && *when > arrived
+            {
+                return Err(reason.clone());
+            }
+            let waited = dial.tried.map_or(LINK_RETRY_PAUSE, |tried| tried.elapsed());
+            if waited < LINK_RETRY_PAUSE {
+                drop(dial);
+                tokio::time::sleep(LINK_RETRY_PAUSE - waited).await;
+                continue;
+            }
+            let opened = self.open_stream().await;
+            let now = Instant::now();
+            *dial = Dial { tried: Some(now), ..Dial::default() };
+            let seat = opened.and_then(|stream| {
                 let seat = stream.seat(session).ok_or_else(|| "the stream broke at once".to_owned());
-                *dial = Dial { stream: Some(stream), failed: None };
+                dial.stream = Some(stream);
                 seat
+            });
+            if let Err(reason) = &seat {
+                dial.failed = Some((now, reason.clone()));
             }
-            Err(reason) => {
-                *dial = Dial { stream: None, failed: Some((Instant::now(), reason.clone())) };
-                Err(reason)
-            }
+            return seat;
         }
     }
 
@@ -164,11 +223,11 @@ impl Link {
             frame
         });
         let mut client = self.append.clone();
-        let replies = timeout(LINK_OPEN_DEADLINE, client.append(frames))
+        let opened = timeout(LINK_OPEN_DEADLINE, client.append(frames))
             .await
-            .map_err(|_| "no answer to opening the append stream".to_owned())?
-            .map_err(|status| format!("append stream refused: {status}"))?
-            .into_inner();
+            .map_err(|_| "no answer to opening the append stream".to_owned())?;
+        self.heard(&opened);
+        let replies = opened.map_err(|status| format!("append stream refused: {status}"))?.into_inner();
         tokio::spawn(read_replies(replies, Arc::clone(&routes)));
         Ok(AppendStream { outbound, routes })
     }
@@ -217,6 +276,7 @@ mod tests {
     use world::net::{Connection, Incoming};
 
     use super::*;
+    use crate::member_id::DiskNo;
 
     /// A network where nobody is at home.
     struct Nobody;
@@ -234,8 +294,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_is_away_is_asked_at_a_pace_and_not_in_a_busy_loop() {
-        let links = Links::new(Arc::new(Nobody));
-        let link = links.to("b1:7000").expect("an address");
+        let member = |name: &str| MemberId {
+            node: name.parse().expect("a node"),
+            disk: DiskNo::new(1).expect("48 bits"),
+        };
+        let own = Identity { cluster: "test".to_owned(), member: member("a1"), starts: 1 };
+        let links = Links::new(own, Arc::new(Nobody));
+        let link = links.to(Some(member("b1")), "b1:7000").expect("an address");
         let (started, mut attempts) = (Instant::now(), 0u32);
         while started.elapsed() < LINK_RETRY_PAUSE * 10 {
             assert!(link.open_session().await.is_err());

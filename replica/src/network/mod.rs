@@ -12,13 +12,16 @@
 //! that keeps the leader in office.
 //!
 //! Invariant: answers of one session come in the order of its requests; an answer of one session
-//! never reaches another. Every wait has a deadline. What cannot be reached is reported as
+//! never reaches another. A call reaches only the member it is meant for. Every wait has a deadline. What cannot be reached is reported as
 //! unreachable, which makes Raft pause before it tries again.
 //!
 //! Not here: keepalive and dialling (`world::net`), encryption, and who is a member.
 
 pub(crate) mod client;
+mod envelope;
+mod landing;
 pub(crate) mod link;
+pub(crate) mod meet;
 pub(crate) mod service;
 mod session;
 mod snapshot;

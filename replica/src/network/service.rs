@@ -5,7 +5,8 @@
 //!                         \-> session 9 -> group 3's Raft -> answers --+-> one reply stream
 //! ```
 //!
-//! Invariant: one slow group delays no other. A session's queue holds its whole window, so the
+//! Invariant: only what is meant for this member is taken (`envelope`). One slow group delays no
+//! other. A session's queue holds its whole window, so the
 //! demultiplexer never waits for a group; a peer that sends beyond its window loses the session.
 //!
 //! Not here: what Raft makes of a request.
@@ -20,20 +21,24 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest,
     VoteResponse,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use world::GroupId;
 
+use super::envelope::{admit, admit_anybody};
+use super::landing::Landing;
 use super::snapshot;
 use super::wire::{
     append_from_pb, beat_to_pb, outcome_to_pb, transfer_from_pb, vote_request_from_pb, vote_response_to_pb,
 };
 use crate::codec::pb::peer_server::{Peer, PeerServer};
-use crate::codec::{CodecError, pb, vote_to_pb};
+use crate::codec::{CodecError, log_id_from_pb, pb, vote_to_pb};
+use crate::identity::Identity;
 use crate::limits::{APPEND_WINDOW_FRAMES, LINK_FRAMES_MAX, LINK_SESSIONS_MAX, MESSAGE_BYTES_MAX};
+use crate::member_id::MemberId;
 use crate::state::StagedSnapshot;
 use crate::types::{SnapshotMeta, TypeConfig, Vote};
 
@@ -53,6 +58,8 @@ pub(crate) trait PeerHandler: Send + Sync {
     /// `Ok(Some)` is why the transfer is refused.
     async fn transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<Option<String>, String>;
     async fn elect(&self) -> Result<(), String>;
+    /// What this member knows of the group, for `asker`; gives it the promise when it asks for it.
+    async fn meet(&self, asker: MemberId, found: bool) -> Result<Acquaintance, String>;
     async fn read_index(&self) -> Result<u64, String>;
     fn stage_snapshot(&self) -> StagedSnapshot;
     async fn install_snapshot(
@@ -63,16 +70,32 @@ pub(crate) trait PeerHandler: Send + Sync {
     ) -> Result<Vote, String>;
 }
 
+/// What a member answers to whoever asks who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Acquaintance {
+    /// Whether the group has been formed, as far as it knows.
+    pub(crate) formed: bool,
+    /// Whether the asker is one of the group's members, as far as it knows.
+    pub(crate) named: bool,
+    /// To whom it has promised that it may form the group, as a Raft id.
+    pub(crate) promised: Option<u64>,
+}
+
 /// The groups on this host, for the service.
 pub(crate) struct Registry {
     groups: RwLock<BTreeMap<GroupId, Arc<dyn PeerHandler>>>,
+    landings: Mutex<BTreeMap<GroupId, Arc<Landing>>>,
     /// Turns true once, when the host stops; long streams end then.
     stopping: watch::Sender<bool>,
 }
 
 impl Registry {
     pub(crate) fn new() -> Arc<Registry> {
-        Arc::new(Registry { groups: RwLock::new(BTreeMap::new()), stopping: watch::channel(false).0 })
+        Arc::new(Registry {
+            groups: RwLock::new(BTreeMap::new()),
+            landings: Mutex::new(BTreeMap::new()),
+            stopping: watch::channel(false).0,
+        })
     }
 
     pub(crate) fn insert(&self, group: GroupId, handler: Arc<dyn PeerHandler>) {
@@ -84,6 +107,7 @@ impl Registry {
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         self.groups.write().clear();
+        self.landings.lock().clear();
     }
 
     pub(super) fn group(&self, group: u32) -> Result<Arc<dyn PeerHandler>, Status> {
@@ -93,15 +117,23 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Where snapshots of a group arrive.
+    pub(super) fn landing(&self, group: u32) -> Arc<Landing> {
+        Arc::clone(self.landings.lock().entry(GroupId(group)).or_default())
+    }
+}
+
 /// The gRPC service behind the peers port.
 #[derive(Clone)]
 pub struct PeerService {
+    own: Arc<Identity>,
     registry: Arc<Registry>,
 }
 
 impl PeerService {
-    pub(crate) fn server(registry: Arc<Registry>) -> PeerServer<PeerService> {
-        PeerServer::new(PeerService { registry })
+    pub(crate) fn server(own: Identity, registry: Arc<Registry>) -> PeerServer<PeerService> {
+        PeerServer::new(PeerService { own: Arc::new(own), registry })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
@@ -123,6 +155,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<pb::AppendFrame>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
+        admit(&self.own, request.metadata())?;
         let (replies, outgoing) = mpsc::channel(LINK_FRAMES_MAX);
         let demux = Demux { registry: Arc::clone(&self.registry), sessions: BTreeMap::new(), replies };
         tokio::spawn(demux.run(request.into_inner()));
@@ -130,6 +163,7 @@ impl Peer for PeerService {
     }
 
     async fn beat(&self, request: Request<pb::BeatRequest>) -> Result<Response<pb::BeatReply>, Status> {
+        admit(&self.own, request.metadata())?;
         let pb::BeatRequest { group, request } = request.into_inner();
         let group = self.registry.group(group)?;
         let request =
@@ -139,6 +173,7 @@ impl Peer for PeerService {
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        admit(&self.own, request.metadata())?;
         let request = request.into_inner();
         let group = self.registry.group(request.group)?;
         let answer = group.vote(vote_request_from_pb(request).map_err(malformed)?).await.map_err(stopped)?;
@@ -146,6 +181,7 @@ impl Peer for PeerService {
     }
 
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        admit(&self.own, request.metadata())?;
         let request = request.into_inner();
         let group = self.registry.group(request.group)?;
         let answer =
@@ -157,6 +193,7 @@ impl Peer for PeerService {
         &self,
         request: Request<pb::TransferRequest>,
     ) -> Result<Response<pb::TransferReply>, Status> {
+        admit(&self.own, request.metadata())?;
         let request = request.into_inner();
         let group = self.registry.group(request.group)?;
         let refused = group.transfer(transfer_from_pb(request).map_err(malformed)?).await.map_err(stopped)?;
@@ -164,15 +201,39 @@ impl Peer for PeerService {
     }
 
     async fn elect(&self, request: Request<pb::ElectRequest>) -> Result<Response<pb::ElectReply>, Status> {
+        admit(&self.own, request.metadata())?;
         let group = self.registry.group(request.into_inner().group)?;
         group.elect().await.map_err(stopped)?;
         Ok(Response::new(pb::ElectReply {}))
+    }
+
+    async fn meet(&self, request: Request<pb::MeetRequest>) -> Result<Response<pb::MeetReply>, Status> {
+        let asker = admit_anybody(&self.own, request.metadata())?;
+        let pb::MeetRequest { group, found } = request.into_inner();
+        let group = self.registry.group(group)?;
+        let Acquaintance { formed, named, promised } = group.meet(asker, found).await.map_err(stopped)?;
+        let (member, promised) = (self.own.member.raft_id(), promised.unwrap_or(0));
+        Ok(Response::new(pb::MeetReply { member, formed, named, promised }))
+    }
+
+    async fn snapshot_kept(
+        &self,
+        request: Request<pb::SnapshotQuery>,
+    ) -> Result<Response<pb::SnapshotPosition>, Status> {
+        admit(&self.own, request.metadata())?;
+        let pb::SnapshotQuery { group, last } = request.into_inner();
+        self.registry.group(group)?;
+        let last = last.as_ref().map(log_id_from_pb);
+        let kept = self.registry.landing(group).kept(last).await?;
+        let position = kept.map(|(after, pairs)| pb::SnapshotPosition { after, pairs });
+        Ok(Response::new(position.unwrap_or_default()))
     }
 
     async fn read_index(
         &self,
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexReply>, Status> {
+        admit(&self.own, request.metadata())?;
         let group = self.registry.group(request.into_inner().group)?;
         let applied = group.read_index().await.map_err(stopped)?;
         Ok(Response::new(pb::ReadIndexReply { applied }))
@@ -182,6 +243,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<pb::SnapshotPart>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
+        admit(&self.own, request.metadata())?;
         let mut stopping = self.registry.stopping.subscribe();
         let vote = tokio::select! {
             biased;

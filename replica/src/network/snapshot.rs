@@ -1,12 +1,14 @@
 //! A snapshot on its way: a header, pages, and a last part that says what must have arrived.
 //!
 //! ```text
-//!   sender:   header, page, page, ..., seal         a few pages ahead of the network
-//!   receiver: stage page by page, check, install    a few pages ahead of the disk
+//!   sender:   what have you kept? header, page, page, ..., seal    a few pages ahead of the network
+//!   receiver: stage page by page, check, install                   a few pages ahead of the disk
 //! ```
+//! When the stream breaks the receiver keeps what it has staged (`landing`), and the next stream of
+//! the same snapshot begins behind it.
 //!
-//! Invariant: only a snapshot that arrived whole is installed. A stream that breaks off leaves
-//! what the member had.
+//! Invariant: only a snapshot that arrived whole is installed: the seal covers every pair, whichever
+//! stream brought it. A stream that breaks off leaves what the member had.
 //!
 //! Not here: what a page holds and its checksums (`state`).
 
@@ -23,13 +25,13 @@ use super::link::Link;
 use super::service::{Registry, stopped};
 use super::session::unreachable;
 use crate::codec::{
-    CodecError, pb, snapshot_meta_from_pb, snapshot_meta_to_pb, snapshot_seal_from_pb, snapshot_seal_to_pb,
-    vote_from_pb, vote_to_pb,
+    CodecError, log_id_to_pb, pb, snapshot_meta_from_pb, snapshot_meta_to_pb, snapshot_seal_from_pb,
+    snapshot_seal_to_pb, vote_from_pb, vote_to_pb,
 };
 use crate::limits::{
     SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_PAGE_BYTES, SNAPSHOT_PAGE_DEADLINE, SNAPSHOT_PAGES_AHEAD,
 };
-use crate::state::SnapshotData;
+use crate::state::{OutgoingSnapshot, SnapshotData};
 use crate::types::{SnapshotMeta, TypeConfig, Vote};
 
 type RpcError = RPCError<TypeConfig>;
@@ -42,11 +44,16 @@ pub(super) async fn send(
     meta: SnapshotMeta,
     data: SnapshotData,
 ) -> Result<SnapshotResponse<TypeConfig>, RpcError> {
+    let SnapshotData::Outgoing(mut snapshot) = data else {
+        return Err(unreachable("a snapshot that is still coming in cannot be sent"));
+    };
+    let from = ask_kept(link, group, &meta, &mut snapshot).await.map_err(|reason| unreachable(&reason))?;
     let (parts, outgoing) = mpsc::channel(SNAPSHOT_PAGES_AHEAD);
     let header = pb::SnapshotHeader {
         group: group.0,
         vote: Some(vote_to_pb(&vote)),
         meta: Some(snapshot_meta_to_pb(&meta)),
+        from,
     };
     let mut bulk = link.bulk.clone();
     let sent = bulk.snapshot(ReceiverStream::new(outgoing));
@@ -55,7 +62,7 @@ pub(super) async fn send(
         biased;
         // The peer answers early when it refuses.
         reply = &mut sent => reply,
-        fed = feed(parts, header, data) => {
+        fed = feed(parts, header, snapshot) => {
             fed.map_err(|reason| unreachable(&reason))?;
             timeout(SNAPSHOT_INSTALL_DEADLINE, sent)
                 .await
@@ -67,14 +74,33 @@ pub(super) async fn send(
     Ok(SnapshotResponse::new(vote_from_pb(&vote)))
 }
 
+/// Asks what the receiver has kept, and passes over it. `None` when it begins anew.
+async fn ask_kept(
+    link: &Link,
+    group: GroupId,
+    meta: &SnapshotMeta,
+    snapshot: &mut OutgoingSnapshot,
+) -> Result<Option<pb::SnapshotPosition>, String> {
+    let mut bulk = link.bulk.clone();
+    let last = meta.last_log_id.as_ref().map(log_id_to_pb);
+    let answer =
+        timeout(SNAPSHOT_PAGE_DEADLINE, bulk.snapshot_kept(pb::SnapshotQuery { group: group.0, last }))
+            .await
+            .map_err(|_| "no answer to what was kept of the snapshot".to_owned())?;
+    link.heard(&answer);
+    let kept = answer.map_err(|status| status.to_string())?.into_inner();
+    if kept.pairs == 0 || !snapshot.skip(&kept.after, kept.pairs).map_err(|error| error.to_string())? {
+        return Ok(None);
+    }
+    tracing::info!(%group, pairs = kept.pairs, "a snapshot goes on where its stream broke");
+    Ok(Some(kept))
+}
+
 async fn feed(
     parts: mpsc::Sender<pb::SnapshotPart>,
     header: pb::SnapshotHeader,
-    data: SnapshotData,
+    mut snapshot: OutgoingSnapshot,
 ) -> Result<(), String> {
-    let SnapshotData::Outgoing(mut snapshot) = data else {
-        return Err("a snapshot that is still coming in cannot be sent".to_owned());
-    };
     let send = async |part: pb::SnapshotPart| -> Result<(), String> {
         match timeout(SNAPSHOT_PAGE_DEADLINE, parts.send(part)).await {
             Ok(Ok(())) => Ok(()),
@@ -101,14 +127,20 @@ pub(super) async fn receive(
     let meta = header.meta.ok_or_else(|| malformed(CodecError::Missing("meta")))?;
     let meta = snapshot_meta_from_pb(meta).map_err(malformed)?;
     let group = registry.group(header.group)?;
-    let mut staged = group.stage_snapshot();
+    let from = header.from.map(|from| (from.after, from.pairs));
+    let mut landed = registry.landing(header.group).land(&*group, meta.last_log_id, from).await?;
     let seal = loop {
-        let part = next(&mut parts).await?;
+        let part = tokio::select! {
+            biased;
+            () = landed.interrupted() => return Err(Status::aborted("another stream brings it")),
+            part = next(&mut parts) => part?,
+        };
         match part.seal {
             Some(seal) => break seal,
-            None => staged.write_page(part.page).map_err(|error| stopped(error.to_string()))?,
+            None => landed.write_page(part.page).map_err(|error| stopped(error.to_string()))?,
         }
     };
+    let mut staged = landed.take();
     let seal = snapshot_seal_from_pb(&seal).map_err(malformed)?;
     staged.seal(&seal).map_err(|error| Status::data_loss(error.to_string()))?;
     group.install_snapshot(vote, meta, staged).await.map_err(stopped)

@@ -24,9 +24,10 @@ use world::UnixMs;
 use crate::codec;
 use crate::engine::{Batch, EngineError};
 use crate::machine::{At, Machine, PrefixView, Txn, Writes};
+use crate::member_id::MemberId;
 use crate::state::keys::{self, Kind};
-use crate::state::live::{Core, Live, put_head};
-use crate::types::{LogId, Proposal, Replies, StoredMembership, TypeConfig, node_id};
+use crate::state::live::{Core, Head, Live, put_head};
+use crate::types::{LogId, Proposal, Replies, StoredMembership, TypeConfig};
 
 /// Commands of one run, in bytes. After a restart the whole log may be waiting to be applied; it
 /// must not become one transaction.
@@ -89,7 +90,13 @@ impl<M: Machine> Core<M> {
             batch.put(keys::about(self.group, Kind::Membership), stored);
             live.membership = changed;
         }
-        put_head(&mut batch, self.group, live.generation, live.applied, live.now);
+        let head = Head {
+            generation: live.generation,
+            applied: live.applied,
+            now: live.now,
+            logged_next: self.logged(live.applied),
+        };
+        put_head(&mut batch, self.group, &head);
         self.engine.write(batch)?;
         Ok(answers)
     }
@@ -102,8 +109,9 @@ impl<M: Machine> Live<M> {
         log_id: LogId,
         proposal: &Proposal,
     ) -> Result<Replies, EngineError> {
-        let leader = node_id(log_id.leader_id.node_id)
-            .ok_or_else(|| EngineError::Corrupt(format!("entry {log_id} is from no node")))?;
+        let leader = MemberId::from_raft_id(log_id.leader_id.node_id)
+            .ok_or_else(|| EngineError::Corrupt(format!("entry {log_id} is from no member")))?
+            .node;
         // A new leader's clock may be behind the old one's.
         self.now = self.now.max(UnixMs(proposal.now_ms));
         let at = At { index: log_id.index, term: log_id.leader_id.term, leader, now: self.now };

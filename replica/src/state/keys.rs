@@ -4,7 +4,7 @@
 //!   group u32 be | 0 u32       | kind u8       about the group (8 + 1 bytes)
 //!   group u32 be | generation  | machine key   the state, generation >= 1
 //!
-//!   kind 1  head        pb::StateHead          with every apply: generation, applied, now
+//!   kind 1  head        pb::StateHead          with every apply: generation, applied, now, logged
 //!   kind 2  membership  pb::StoredMembership   when it changes
 //!   kind 3  snapshot    pb::LogId              the last snapshot that was reported
 //! ```

@@ -7,8 +7,8 @@
 //! Not here: openraft's traits (`store`), how entries are applied (`apply`).
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -17,6 +17,7 @@ use world::{GroupId, UnixMs};
 
 use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
+use crate::log::DurableNext;
 use crate::machine::{Machine, PrefixView};
 use crate::state::keys::{self, Kind};
 use crate::state::snapshot::OutgoingSnapshot;
@@ -66,6 +67,10 @@ pub(super) struct Core<M> {
     pub(super) live: RwLock<Live<M>>,
     pub(super) flushed_next: FlushedNext,
     pub(super) current: Mutex<Option<Current>>,
+    /// How far the log beside it is durable.
+    pub(super) log: OnceLock<DurableNext>,
+    /// What the log must hold at least, as the state was found.
+    logged_next: u64,
     /// The applied index, told to whoever waits for it; see [`Core::announce`].
     announced: watch::Sender<u64>,
     generation_next: AtomicU32,
@@ -82,6 +87,7 @@ impl<M: Machine> Core<M> {
             generation: keys::GENERATION_FIRST,
             applied: None,
             now_ms: 0,
+            logged_next: 0,
         });
         if head.generation < keys::GENERATION_FIRST {
             return Err(EngineError::Corrupt(format!("{group}: the head names no generation")));
@@ -112,10 +118,19 @@ impl<M: Machine> Core<M> {
             engine,
             flushed_next,
             current: Mutex::new(current),
+            log: OnceLock::new(),
+            logged_next: head.logged_next,
             announced: watch::Sender::new(live.applied.as_ref().map_or(0, |id| id.index)),
             generation_next: AtomicU32::new(live.generation + 1),
             live: RwLock::new(live),
         })
+    }
+
+    /// Entries below this are applied and durable in the log. Whatever is applied is committed, so
+    /// they stay.
+    pub(super) fn logged(&self, applied: Option<LogId>) -> u64 {
+        let applied_next = applied.map_or(0, |id| id.index + 1);
+        self.log.get().map_or(0, |log| log.load(Ordering::Acquire).min(applied_next))
     }
 
     /// A generation that nobody uses.
@@ -198,6 +213,13 @@ impl<M: Machine> StateHandle<M> {
         self.core.live.read().applied
     }
 
+    /// The log had durably held every entry below this when the state was written that was found at
+    /// start; none of them can have been taken back since.
+    #[must_use]
+    pub(crate) fn logged_next(&self) -> u64 {
+        self.core.logged_next
+    }
+
     /// The index of the last entry that was applied, whenever it changes. Closed when the group has
     /// stopped and nobody holds its state any more.
     #[must_use]
@@ -224,16 +246,23 @@ impl<M: Machine> StateHandle<M> {
     }
 }
 
+/// Where a group stands.
+pub(super) struct Head {
+    pub(super) generation: u32,
+    pub(super) applied: Option<LogId>,
+    pub(super) now: UnixMs,
+    pub(super) logged_next: u64,
+}
+
 /// Records where a group stands.
-pub(super) fn put_head(
-    batch: &mut Batch,
-    group: GroupId,
-    generation: u32,
-    applied: Option<LogId>,
-    now: UnixMs,
-) {
-    let applied = applied.as_ref().map(codec::log_id_to_pb);
-    let head = pb::StateHead { generation, applied, now_ms: now.0 };
+pub(super) fn put_head(batch: &mut Batch, group: GroupId, head: &Head) {
+    let applied = head.applied.as_ref().map(codec::log_id_to_pb);
+    let head = pb::StateHead {
+        generation: head.generation,
+        applied,
+        now_ms: head.now.0,
+        logged_next: head.logged_next,
+    };
     batch.put(keys::about(group, Kind::Head), codec::store(&head));
 }
 

@@ -38,6 +38,11 @@ impl Sealer {
         self.pairs += pairs;
     }
 
+    /// Pairs added so far.
+    pub(super) fn pairs(&self) -> u64 {
+        self.pairs
+    }
+
     /// The seal of everything added so far.
     pub(super) fn seal(&self, now_ms: u64) -> SnapshotSeal {
         let mut hasher = self.hasher.clone();

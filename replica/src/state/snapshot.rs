@@ -72,6 +72,37 @@ impl OutgoingSnapshot {
         Ok((pairs > 0).then(|| page.freeze()))
     }
 
+    /// Passes over what a receiver has kept from an earlier stream: all pairs up to and including
+    /// the key `after`, `pairs` of them. They count for the seal all the same. `false`, and back at
+    /// the beginning, when that is no place in this snapshot.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn skip(&mut self, after: &[u8], pairs: u64) -> Result<bool, EngineError> {
+        let mut page = BytesMut::new();
+        let mut sealer = Sealer::default();
+        let mut last: Option<Bytes> = None;
+        let mut next = None;
+        let view = PrefixView::new(&*self.view, self.prefix.clone());
+        view.scan(&[], &[], false, &mut |key, value| {
+            if sealer.pairs() >= pairs {
+                next = Some(Bytes::copy_from_slice(key));
+                return ControlFlow::Break(());
+            }
+            page.clear();
+            page::push(&mut page, key, value);
+            sealer.add(&page, 1);
+            if sealer.pairs() == pairs {
+                last = Some(Bytes::copy_from_slice(key));
+            }
+            ControlFlow::Continue(())
+        })?;
+        let fits = last.as_deref() == Some(after);
+        (self.next, self.sealer) =
+            if fits { (next, sealer) } else { (Some(Bytes::new()), Sealer::default()) };
+        Ok(fits)
+    }
+
     /// What the receiver checks against.
     ///
     /// # Panics

@@ -85,6 +85,12 @@ impl StagedSnapshot {
         Ok(self.engine.write(batch)?)
     }
 
+    /// The last key that arrived, and how many pairs did.
+    #[must_use]
+    pub fn position(&self) -> Option<(Bytes, u64)> {
+        Some((self.last_key.clone()?, self.sealer.pairs()))
+    }
+
     /// Verifies that everything arrived, and makes it durable.
     ///
     /// # Errors

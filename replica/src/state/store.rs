@@ -23,10 +23,11 @@ use world::{GroupId, UnixMs};
 
 use crate::codec;
 use crate::engine::{Batch, Engine, EngineError};
+use crate::log::DurableNext;
 use crate::machine::{Machine, PrefixView, prefix_end};
 use crate::state::apply::gather;
 use crate::state::keys::{self, Kind};
-use crate::state::live::{Core, Current, StateHandle, put_head};
+use crate::state::live::{Core, Current, Head, StateHandle, put_head};
 use crate::state::snapshot::{OutgoingSnapshot, SnapshotData};
 use crate::state::stage::StagedSnapshot;
 use crate::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
@@ -50,6 +51,15 @@ impl<M: Machine> StateStore<M> {
         Ok(StateStore { core: Arc::new(Core::open(group, engine, machine)?) })
     }
 
+    /// Names the log beside this state: how far it is durable is recorded with what is applied, so
+    /// that a log that has lost its end is found out.
+    #[must_use]
+    pub(crate) fn beside(self, log: DurableNext) -> StateStore<M> {
+        let known = self.core.log.set(log);
+        assert!(known.is_ok(), "a state has one log");
+        self
+    }
+
     /// Access for everybody else: reads, and receiving snapshots.
     #[must_use]
     pub fn handle(&self) -> StateHandle<M> {
@@ -70,7 +80,9 @@ impl<M: Machine> StateStore<M> {
         assert!(generation != old_generation, "a snapshot is received beside the state");
         let now = live.now.max(UnixMs(now_ms));
         let mut batch = Batch::with_capacity(3);
-        put_head(&mut batch, core.group, generation, meta.last_log_id, now);
+        // What the log lacks of it came with the snapshot.
+        let head = Head { generation, applied: meta.last_log_id, now, logged_next: 0 };
+        put_head(&mut batch, core.group, &head);
         let membership = codec::stored_membership_to_pb(&meta.last_membership);
         batch.put(keys::about(core.group, Kind::Membership), codec::store(&membership));
         put_reported(&mut batch, core.group, meta);

@@ -21,7 +21,8 @@ use crate::types::{Entry, LeaderId, LogId, Membership, Proposal};
 const GROUP: GroupId = GroupId(5);
 
 fn id(index: u64) -> LogId {
-    LogId::new(LeaderId::new(2, 257), index)
+    // Disk 7 of node b1.
+    LogId::new(LeaderId::new(2, 0x0101_0000_0000_0007), index)
 }
 
 fn add(index: u64, now_ms: u64, sums: &[(&str, u64)]) -> Entry {
@@ -340,6 +341,38 @@ async fn the_log_is_not_purged_beyond_the_flushed_state() {
     let _ = build(&mut state).await;
     assert!(log.purge(id(4)).await.is_err(), "purged what was not applied");
     log.purge(id(3)).await.expect("the state holds it durably");
+}
+
+#[tokio::test]
+async fn a_snapshot_goes_on_behind_what_was_kept_and_its_seal_covers_both_parts() {
+    let mut store = open(&SimDisk::new());
+    let sums: Vec<(String, u64)> = (0..50).map(|number| (format!("n{number:02}"), number)).collect();
+    let named: Vec<(&str, u64)> = sums.iter().map(|(name, sum)| (name.as_str(), *sum)).collect();
+    apply(&mut store, vec![add(0, 5, &named)]).await;
+    let built = store.get_snapshot_builder().await.build_snapshot().await.expect("built");
+    let SnapshotData::Outgoing(source) = built.snapshot else { panic!("taken here") };
+
+    for pages in [1, 3, 7] {
+        let follower = open(&SimDisk::new());
+        let mut staged = follower.handle().stage_snapshot();
+        let mut broken = source.clone();
+        for _ in 0..pages {
+            let page = broken.next_page(60).expect("readable").expect("more than that");
+            staged.write_page(page).expect("well formed");
+        }
+        let (after, pairs) = staged.position().expect("something arrived");
+        let mut again = source.clone();
+        assert!(again.skip(b"n", pairs).is_ok_and(|fits| !fits), "another key stands there");
+        assert!(again.skip(&after, pairs + 1).is_ok_and(|fits| !fits), "one more pair does");
+        assert!(again.skip(&after, pairs).expect("readable"));
+        let mut sent = 0;
+        while let Some(page) = again.next_page(60).expect("readable") {
+            sent += 1;
+            staged.write_page(page).expect("in order");
+        }
+        assert!(sent > 0);
+        staged.seal(&again.seal()).expect("both parts together are the snapshot");
+    }
 }
 
 #[tokio::test]

@@ -198,6 +198,25 @@ mod tests {
     }
 
     #[test]
+    fn an_acknowledged_write_excuses_nothing_but_itself() {
+        check_kv(
+            vec![put("x", Some(5))],
+            Some(("x", 7)),
+            &[
+                "Put(\"k\", \"x\") was acknowledged to client 1 at revision 5; at the end the key is \"x\" of revision 7",
+            ],
+        );
+        let deleted = Outcome::Done(KvReply::Delete { revision: 5, deleted: true });
+        check_kv(
+            vec![delete(deleted), put("x", Some(6))],
+            None,
+            &[
+                "Put(\"k\", \"x\") was acknowledged to client 1 at revision 6; at the end the key is not there",
+            ],
+        );
+    }
+
+    #[test]
     fn a_deleted_key_that_is_back_is_seen() {
         let deleted = Outcome::Done(KvReply::Delete { revision: 6, deleted: true });
         check_kv(

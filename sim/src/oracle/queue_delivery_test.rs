@@ -178,6 +178,17 @@ fn messages_of_a_key_out_of_order_are_seen() {
 }
 
 #[test]
+fn an_ack_that_comes_later_does_not_excuse_a_message_out_of_order() {
+    let mut bench = Bench::new();
+    bench.enqueue("m", new());
+    bench.enqueue("n", new());
+    bench.lease(1, "m", "r1", 1);
+    bench.lease(2, "n", "r2", 1);
+    bench.ack(1, "r1", done());
+    bench.check(Some("message n of key k was delivered before m, which came before it"));
+}
+
+#[test]
 fn an_ack_that_may_have_happened_lets_the_next_message_go() {
     let mut bench = Bench::new();
     bench.enqueue("m", new());

@@ -123,7 +123,7 @@ async fn observe(
             }
         };
         let (key, from) = (leader.key.clone(), header.revision + 1);
-        if !tell(header.clone(), leader).await {
+        if !tell(header, leader).await {
             return Ok(());
         }
         let mut events = hands.events(key, Bytes::new(), from)?;
@@ -131,7 +131,7 @@ async fn observe(
             let event = events.next().await?;
             let Some(pair) = event.kv.filter(|_| event.r#type == EventType::Put as i32) else { break };
             header.revision = pair.mod_revision;
-            if !tell(header.clone(), pair).await {
+            if !tell(header, pair).await {
                 return Ok(());
             }
         }

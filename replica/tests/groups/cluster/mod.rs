@@ -2,8 +2,7 @@
 //! network that can be cut. Killing a host drops its runtime with everything in it, and leaves what
 //! SIGKILL would: the files as they were, not as closing RocksDB would have completed them.
 
-// Each test file uses its own part of this.
-#![allow(dead_code, missing_docs)]
+#![allow(missing_docs)]
 
 pub mod chain;
 pub mod cutnet;
@@ -20,10 +19,13 @@ use replica::engine::{Engine, View};
 use replica::error::ProposeError;
 use replica::group::Group;
 use replica::host::{Engines, Host, HostConfig};
+use replica::identity::{self, Identity, LOG_DIR, STATE_DIR};
 use replica::log::LogWriter;
+use replica::member_id::MemberId;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use world::clock::SystemClock;
+use world::disk::RealDisk;
 use world::net::Net;
 use world::{GroupId, NodeId};
 
@@ -85,14 +87,18 @@ fn free_address() -> String {
     listener.local_addr().expect("its address").to_string()
 }
 
-fn open(dir: &Path) -> Engines {
+/// Opens a data directory as a node does.
+pub fn open(dir: &Path, id: NodeId) -> Result<(Engines, Identity), String> {
     let memory = Memory { write_buffer_bytes: 16 << 20, block_cache_bytes: 16 << 20 };
     std::fs::create_dir_all(dir).expect("a directory");
-    let log: Arc<dyn Engine> = RocksEngine::open(&dir.join("log"), Mode::Log, memory).expect("log engine");
-    let state: Arc<dyn Engine> =
-        RocksEngine::open(&dir.join("state"), Mode::State, memory).expect("state engine");
+    let engine = |name: &str, mode: Mode| -> Result<Arc<dyn Engine>, String> {
+        Ok(RocksEngine::open(&dir.join(name), mode, memory).map_err(|error| error.to_string())?)
+    };
+    let (log, state) = (engine(LOG_DIR, Mode::Log)?, engine(STATE_DIR, Mode::State)?);
+    let identity = identity::settle(&RealDisk, dir, "test", id, &*log, &*state);
+    let identity = identity.map_err(|error| error.to_string())?;
     let log_writer = LogWriter::start_thread(Arc::clone(&log)).expect("a thread");
-    Engines { log, log_writer, state }
+    Ok((Engines { log, log_writer, state }, identity))
 }
 
 /// Copies the files of a stopped host, as they are, to `to`.
@@ -144,12 +150,13 @@ impl Cluster {
             .expect("a runtime");
         let address = self.addresses[&id].clone();
         let net: Arc<dyn Net> = Arc::new(CutNet::new(&address, Arc::clone(&self.cuts)));
-        let config = HostConfig { node: id, replica: self.replica.clone() };
+        let replica = self.replica.clone();
         let dir = self.dirs[&id].clone();
         let voters = NODES.map(|name| (node(name), self.addresses[&node(name)].clone()));
         let plans = self.plans.clone();
         let started = runtime.spawn(async move {
-            let engines = open(&dir);
+            let (engines, identity) = open(&dir, id).expect("its own directory");
+            let config = HostConfig { identity, replica };
             let clock = Arc::new(SystemClock::new());
             let host = Host::start(config, Arc::clone(&net), clock, engines.clone()).expect("a host");
             let incoming = net.listen(&address).await.expect("to listen");
@@ -187,16 +194,33 @@ impl Cluster {
         stopped.await.expect("dropped");
     }
 
-    /// Pairs in the state of a host that does not run.
+    /// Where a host keeps its data.
+    pub fn dir(&self, name: &str) -> &Path {
+        &self.dirs[&node(name)]
+    }
+
+    /// Gives a host that does not run an empty directory: its disk is lost.
+    pub fn lose_disk(&mut self, name: &str) {
+        self.lives += 1;
+        let fresh = self.home.path().join(format!("{name}.{}", self.lives));
+        self.dirs.insert(node(name), fresh);
+    }
+
+    /// The node's disk.
+    pub fn member(&self, name: &str) -> MemberId {
+        self.running[&node(name)].host.identity().member
+    }
+
+    /// Pairs of groups in the state of a host that does not run.
     pub fn pairs_on_disk(&self, name: &str) -> usize {
-        let dir = self.dirs[&node(name)].join("state");
+        let dir = self.dirs[&node(name)].join(STATE_DIR);
         let state = RocksEngine::open(&dir, Mode::State, Memory::default()).expect("state engine");
         let mut pairs = 0;
         let mut visit = |_: &[u8], _: &[u8]| {
             pairs += 1;
             std::ops::ControlFlow::Continue(())
         };
-        state.scan(&[], &[], false, &mut visit).expect("readable");
+        state.scan(&[], &[0xff; 4], false, &mut visit).expect("readable");
         pairs
     }
 

@@ -1,7 +1,5 @@
 //! Leadership and membership on purpose: transfer, spreading, shutdown, replacing a member.
 
-mod cluster;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use replica::transfer::TransferError;
 use tokio::time::Instant;
 use world::GroupId;
 
-use cluster::{Cluster, NODES, Plan, SPARE, node};
+use crate::cluster::{Cluster, NODES, Plan, SPARE, node};
 
 const GROUP: GroupId = GroupId(1);
 
@@ -40,11 +38,12 @@ async fn leadership_moves_to_a_voter_that_has_caught_up() {
 async fn leadership_is_not_handed_to_a_dead_voter() {
     let mut cluster = Cluster::with_one_group().await;
     cluster.put(GROUP, "one").await;
+    let dead = cluster.member("c1");
     cluster.kill("c1").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let leader = cluster.leader(GROUP).await;
     let refused = leader.transfer_leader(node("c1")).await;
-    assert_eq!(refused, Err(TransferError::Refused(MemberError::Silent { node: node("c1") })));
+    assert_eq!(refused, Err(TransferError::Refused(MemberError::Silent { member: dead })));
     let stranger = leader.transfer_leader(node("z1")).await;
     assert_eq!(stranger, Err(TransferError::Refused(MemberError::NotVoter { node: node("z1") })));
     let asked = Instant::now();
@@ -126,19 +125,21 @@ async fn a_dead_voter_is_replaced_and_its_substitute_counts() {
     for number in 0..20 {
         cluster.put(GROUP, &format!("n{number}")).await;
     }
+    let dead = cluster.member("c1");
     cluster.kill("c1").await;
     cluster.start(SPARE).await;
+    let spare = cluster.member(SPARE);
     let leader = cluster.group("a1", GROUP);
-    leader.add_learner(node(SPARE), cluster.address(SPARE)).await.expect("added");
+    leader.add_learner(spare, cluster.address(SPARE)).await.expect("added");
     cluster.wait_equal(GROUP, 20).await;
     // Its answers reach the leader's report with the next heartbeats.
     for _ in 0..200 {
-        if leader.members().check_caught_up(node(SPARE)).is_ok() {
+        if leader.members().check_caught_up(spare).is_ok() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    leader.replace_voter(node("c1"), node(SPARE)).await.expect("replaced");
+    leader.replace_voter(dead, spare).await.expect("replaced");
     let status = leader.status();
     assert_eq!(status.voters, ["a1", "b1", SPARE].map(node));
     assert!(!status.joint && status.learners.is_empty(), "{status:?}");

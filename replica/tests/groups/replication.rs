@@ -1,7 +1,5 @@
 //! Groups over real TCP and real disks: forming, replicating, losing members, catching up.
 
-mod cluster;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +10,8 @@ use replica::error::{ProposeError, ReadError};
 use tokio::time::Instant;
 use world::GroupId;
 
-use cluster::chain::{commands, times};
-use cluster::{Cluster, NODES, Plan, node};
+use crate::cluster::chain::{commands, times};
+use crate::cluster::{Cluster, NODES, Plan, node};
 
 const GROUP: GroupId = GroupId(1);
 
@@ -44,11 +42,15 @@ async fn a_thousand_proposals_are_applied_once_and_equally_everywhere() {
 async fn a_group_forms_once_whatever_the_order_of_starts() {
     let mut cluster = Cluster::new(ReplicaConfig::default(), &[Plan { group: GROUP, first: "b1" }]);
     cluster.start("b1").await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    assert!(!cluster.group("b1", GROUP).is_leader(), "one of three is no quorum");
     cluster.start("a1").await;
-    cluster.put(GROUP, "first").await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(!cluster.group("b1", GROUP).is_leader(), "formed without a voter whose disk nobody knows");
+    let problems = cluster.host("b1").problems();
+    assert!(problems.iter().any(|problem| problem.contains("every voter must be there")), "{problems:?}");
     cluster.start("c1").await;
+    let started = Instant::now();
+    cluster.put(GROUP, "first").await;
+    assert!(started.elapsed() < Duration::from_secs(2), "formed only after {:?}", started.elapsed());
     let before = cluster.wait_equal(GROUP, 1).await;
     cluster.kill("b1").await;
     cluster.start("b1").await;
@@ -216,6 +218,7 @@ async fn a_follower_reads_what_was_acknowledged_elsewhere() {
 async fn a_follower_that_is_cut_off_reads_nothing_as_new() {
     let cluster = Cluster::with_one_group().await;
     cluster.put(GROUP, "before").await;
+    cluster.wait_equal(GROUP, 1).await;
     let follower = cluster.group("c1", GROUP);
     follower.read_barrier_anywhere().await.expect("the leader answers");
     cluster.cuts.cut(cluster.address("c1"), cluster.address("a1"));

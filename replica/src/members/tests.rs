@@ -1,0 +1,120 @@
+//! Verdicts about changes of members, and the way of a replacement.
+
+use super::*;
+use crate::member_id::DiskNo;
+
+/// `a1` is disk 1 of node a1, `a1.2` its disk 2.
+fn member(name: &str) -> MemberId {
+    let (node, disk) = name.split_once('.').unwrap_or((name, "1"));
+    let disk = DiskNo::new(disk.parse().expect("a number")).expect("48 bits");
+    MemberId { node: node.parse().expect("a node name"), disk }
+}
+
+fn members(names: &[&str]) -> BTreeSet<MemberId> {
+    names.iter().map(|name| member(name)).collect()
+}
+
+fn view(voters: &[&str], learners: &[&str], alive: &[(&str, u64)]) -> View {
+    View {
+        voters: members(voters),
+        learners: members(learners),
+        joint: false,
+        last_index: 1_000,
+        alive: alive.iter().map(|(name, index)| (member(name), *index)).collect(),
+        lag_entries_max: 10,
+    }
+}
+
+#[test]
+fn a_dead_voter_is_replaced_by_a_learner_that_has_caught_up() {
+    let view = view(&["a1", "b1", "c1"], &["c2"], &[("a1", 1_000), ("b1", 999), ("c2", 995)]);
+    assert_eq!(view.check_replace(member("c1"), member("c2")), Ok(members(&["a1", "b1", "c2"])));
+}
+
+#[test]
+fn a_learner_that_is_behind_or_silent_gets_no_vote() {
+    let behind = view(&["a1", "b1", "c1"], &["c2"], &[("a1", 1_000), ("b1", 1_000), ("c2", 900)]);
+    let verdict = behind.check_replace(member("c1"), member("c2"));
+    assert_eq!(verdict, Err(MemberError::Behind { member: member("c2"), lag: 100, lag_max: 10 }));
+    let silent = view(&["a1", "b1", "c1"], &["c2"], &[("a1", 1_000), ("b1", 1_000)]);
+    assert_eq!(
+        silent.check_replace(member("c1"), member("c2")),
+        Err(MemberError::Silent { member: member("c2") })
+    );
+}
+
+#[test]
+fn a_change_that_would_leave_no_quorum_is_refused() {
+    let view = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000)]);
+    assert_eq!(
+        view.check_change(&members(&["a1", "b1", "c1"])),
+        Err(MemberError::NoQuorum { alive: 1, count: 3 })
+    );
+    assert_eq!(view.check_add_learner(member("c1.2")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+}
+
+#[test]
+fn a_change_is_refused_while_another_is_under_way_and_for_odd_wishes() {
+    let mut view =
+        view(&["a1", "b1", "c1"], &["a2"], &[("a1", 1_000), ("b1", 1_000), ("c1", 1_000), ("a2", 1_000)]);
+    assert_eq!(view.check_change(&members(&["a1", "b1"])), Err(MemberError::Even { count: 2 }));
+    assert_eq!(view.check_change(&BTreeSet::new()), Err(MemberError::NoVoters));
+    assert_eq!(
+        view.check_change(&members(&["a1", "b1", "z1"])),
+        Err(MemberError::NotMember { member: member("z1") })
+    );
+    assert_eq!(view.check_add_learner(member("a1")), Err(MemberError::AlreadyVoter { member: member("a1") }));
+    assert_eq!(view.check_change(&members(&["a1"])), Ok(()));
+    view.joint = true;
+    assert_eq!(view.check_change(&members(&["a1"])), Err(MemberError::InProgress));
+    assert_eq!(view.check_add_learner(member("z1")), Err(MemberError::InProgress));
+}
+
+#[test]
+fn the_successor_answers_and_lacks_the_least() {
+    let check = |alive: &[(&str, u64)], expected: Option<&str>| {
+        let view = view(&["a1", "b1", "c1"], &[], alive);
+        assert_eq!(best_successor(&view, member("a1")), expected.map(member), "{alive:?}");
+    };
+    check(&[("a1", 1_000), ("b1", 998), ("c1", 999)], Some("c1"));
+    check(&[("a1", 1_000), ("b1", 999), ("c1", 999)], Some("b1"));
+    check(&[("a1", 1_000), ("b1", 2), ("c1", 3)], None);
+    check(&[("a1", 1_000)], None);
+}
+
+const TWO: [(&str, u64); 2] = [("a1", 1_000), ("b1", 1_000)];
+
+#[test]
+fn a_lost_disk_is_replaced_step_by_step_from_wherever_the_group_stands() {
+    let new = member("c1.2");
+    let check = |view: &View, expected: Step| assert_eq!(view.next_step(new), Ok(expected));
+    check(&view(&["a1", "b1", "c1"], &[], &TWO), Step::AddLearner);
+    let mut filling = view(&["a1", "b1", "c1"], &["c1.2"], &TWO);
+    check(&filling, Step::Wait { lag: None });
+    filling.alive.insert(new, 900);
+    check(&filling, Step::Wait { lag: Some(100) });
+    filling.alive.insert(new, 1_000);
+    check(&filling, Step::SetVoters(members(&["a1", "b1", "c1.2"])));
+    filling.joint = true;
+    check(&filling, Step::FinishChange);
+    let mut done = view(&["a1", "b1", "c1.2"], &[], &TWO);
+    check(&done, Step::Done);
+    // An earlier replacement was given up when its disk was lost as well.
+    done.learners = members(&["c1.9"]);
+    check(&done, Step::RemoveLearners(members(&["c1.9"])));
+}
+
+#[test]
+fn a_disk_that_answers_is_not_replaced() {
+    let view = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000), ("b1", 1_000), ("c1", 3)]);
+    assert_eq!(view.next_step(member("c1.2")), Err(MemberError::Alive { member: member("c1") }));
+    assert_eq!(view.next_step(member("d1")), Err(MemberError::NotVoter { node: member("d1").node }));
+}
+
+#[test]
+fn nothing_is_replaced_without_a_healthy_quorum() {
+    let alone = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000)]);
+    assert_eq!(alone.next_step(member("c1.2")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+    let lagging = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000), ("b1", 10)]);
+    assert_eq!(lagging.next_step(member("c1.2")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+}

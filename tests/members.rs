@@ -1,0 +1,155 @@
+//! Real processes and their disks: a wiped one, a swapped one, and the command that replaces it.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{DevCluster, hongbao, program, run};
+
+fn etcdctl(cluster: &DevCluster, node: &str, words: &[&str]) -> String {
+    let endpoint = format!("--endpoints=http://{}", cluster.field(node, "etcd"));
+    let ran = run(Command::new("etcdctl").arg(endpoint).args(["--command-timeout=5s"]).args(words));
+    ran.expect(0).out
+}
+
+fn data_dir(cluster: &DevCluster, node: &str) -> PathBuf {
+    PathBuf::from(cluster.dir()).join(node)
+}
+
+/// A node that does not serve yet, so that `dev up` would wait for it in vain. Ended with the test.
+struct Serving(Child);
+
+impl Serving {
+    fn start(cluster: &DevCluster, node: &str) -> Serving {
+        let file = PathBuf::from(cluster.dir()).join("cluster.toml");
+        let child = Command::new(program())
+            .args(["serve", "--cluster", tests::path(&file), "--node", node])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a node starts");
+        Serving(child)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn members(cluster: &DevCluster) -> Value {
+    hongbao(&["kv", "member", "list", "--dir", cluster.dir(), "-o", "json"]).expect(0).json()
+}
+
+fn report<'v>(members: &'v Value, node: &str) -> Option<&'v Value> {
+    members["nodes"].as_array().expect("nodes").iter().find(|report| report["node"] == node)
+}
+
+fn within(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let pause = Duration::from_millis(200);
+    for _ in 0..patience.as_millis() / pause.as_millis() {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(pause);
+    }
+    panic!("not within about {patience:?}: {what}");
+}
+
+#[test]
+fn a_wiped_disk_stays_out_until_it_is_replaced_and_then_three_vote_again() {
+    let cluster = DevCluster::up();
+    for number in 0..50 {
+        etcdctl(&cluster, "a1", &["put", &format!("kept/{number:02}"), "v"]);
+    }
+    let lost = report(&members(&cluster), "c1").expect("c1 answers")["disk"].clone();
+    cluster.kill("c1");
+    std::thread::sleep(Duration::from_secs(1));
+    let dir = data_dir(&cluster, "c1");
+    for part in ["log-db", "state-db"] {
+        std::fs::remove_dir_all(dir.join(part)).expect("there");
+    }
+    // With the identity left behind it is a disk that lost its data, and no new one.
+    let file = PathBuf::from(cluster.dir()).join("cluster.toml");
+    let refused = hongbao(&["serve", "--cluster", tests::path(&file), "--node", "c1"]).expect(7);
+    assert!(
+        refused.err.contains("log-db of disk c1-") && refused.err.contains("is empty"),
+        "{}",
+        refused.err
+    );
+    assert!(refused.err.contains("kv member replace"), "{}", refused.err);
+    std::fs::remove_dir_all(&dir).expect("there");
+
+    let _serving = Serving::start(&cluster, "c1");
+    within(Duration::from_secs(30), "c1 says that it is no member", || {
+        let members = members(&cluster);
+        let problems = report(&members, "c1").map(|report| report["problems"].to_string());
+        problems.is_some_and(|problems| problems.contains("kv member replace c1"))
+    });
+    let new = report(&members(&cluster), "c1").expect("c1 answers")["disk"].clone();
+    assert_ne!(lost, new, "a wiped disk came back as the old one");
+
+    let replace = |words: &[&str]| {
+        let always =
+            ["kv", "member", "replace", "c1", "--dir", cluster.dir(), "--reason", "a test", "-o", "json"];
+        hongbao(&[&always[..], words].concat())
+    };
+    let unconfirmed = replace(&[]).expect(2);
+    assert!(unconfirmed.err.contains("--yes"), "{}", unconfirmed.err);
+    let looked = replace(&["--dry-run"]).expect(0).json();
+    assert_eq!(looked["changed"], false);
+    let replaced = replace(&["--yes"]).expect(0).json();
+    assert_eq!((&replaced["changed"], &replaced["disk"]), (&Value::Bool(true), &new));
+    assert_eq!(replace(&["--yes"]).expect(0).json()["changed"], false, "repeating it changes nothing");
+
+    let after = members(&cluster);
+    for report in after["nodes"].as_array().expect("nodes") {
+        for group in report["leads"].as_array().expect("groups") {
+            let members = group["members"].as_array().expect("members");
+            assert_eq!(members.len(), 3, "{group}");
+            assert!(members.iter().all(|member| member["votes"] == true), "{group}");
+            assert!(members.iter().any(|member| member["disk"] == new), "{group}");
+            assert!(!members.iter().any(|member| member["disk"] == lost), "{group}");
+        }
+    }
+    within(Duration::from_secs(30), "the cluster is healthy", || {
+        hongbao(&["status", "--dir", cluster.dir()]).code == 0
+    });
+    // The new disk counts: without a1 there is still a quorum, and it holds everything.
+    cluster.kill("a1");
+    within(Duration::from_secs(20), "c1 serves with b1 alone", || {
+        let endpoint = format!("--endpoints=http://{}", cluster.field("c1", "etcd"));
+        let words = ["get", "kept/", "--prefix", "--keys-only", "--command-timeout=2s"];
+        let ran = run(Command::new("etcdctl").arg(endpoint).args(words));
+        ran.out.split_whitespace().count() == 50
+    });
+}
+
+#[test]
+fn a_swapped_disk_is_refused_and_put_back_it_serves() {
+    let mut cluster = DevCluster::up();
+    etcdctl(&cluster, "a1", &["put", "kept", "yes"]);
+    cluster.kill("b1");
+    cluster.kill("c1");
+    std::thread::sleep(Duration::from_secs(1));
+    let (b1, c1, aside) =
+        (data_dir(&cluster, "b1"), data_dir(&cluster, "c1"), PathBuf::from(cluster.dir()).join("aside"));
+    let swap = || {
+        std::fs::rename(&b1, &aside).expect("moved");
+        std::fs::rename(&c1, &b1).expect("moved");
+        std::fs::rename(&aside, &c1).expect("moved");
+    };
+    swap();
+    let file = PathBuf::from(cluster.dir()).join("cluster.toml");
+    let refused = hongbao(&["serve", "--cluster", tests::path(&file), "--node", "b1"]).expect(7);
+    assert!(refused.err.contains("this is the disk of node c1, and this node is b1"), "{}", refused.err);
+    assert!(refused.err.contains(tests::path(&b1)), "the place is missing: {}", refused.err);
+    swap();
+    cluster.up_again();
+    assert_eq!(etcdctl(&cluster, "b1", &["get", "kept", "--print-value-only"]), "yes\n");
+}
