@@ -51,7 +51,7 @@ verify-cheap: setup
 verify: verify-cheap doc test
 
 doc: setup
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --quiet
 
 fix: setup
 	cargo fmt --all

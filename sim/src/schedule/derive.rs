@@ -85,7 +85,7 @@ pub fn derive(seed: u64, scene: &Scene, from_ms: u64, able: &[Class]) -> Derived
     Derived { mix, schedule }
 }
 
-/// As [`derive`], with the mix given.
+/// As [`derive()`], with the mix given.
 #[must_use]
 pub fn of_mix(seed: u64, scene: &Scene, from_ms: u64, mix: &Mix) -> Schedule {
     assert!(!scene.nodes.is_empty(), "there is nobody to fail");
