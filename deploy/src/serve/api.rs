@@ -13,7 +13,7 @@
 //!   GET  /v1/builds/{b}                BuildReport
 //!   ...  /v1/builds/{b}/keys...         see `keys.rs`
 //!   GET  /v1/event                     EventReport
-//!   PUT  /v1/event                     ActivateRequest -> EventReport
+//!   PUT  /v1/event                     EventRecord -> EventReport
 //!   POST /v1/event/close               EventReport
 //! ```
 //! Every refusal is an `ErrorBody`; everything but health and status wants the admin token.
