@@ -86,8 +86,15 @@ impl Model {
             request.max_create_revision == 0 || pair.create_revision <= request.max_create_revision
         });
         let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
-        // Without an order, a target other than the key sorts what the limit (and one) left.
-        if request.sort_order == 0 {
+        // Without an order, a target other than the key sorts what the limit (and one) left; a filter
+        // makes etcd read everything first.
+        let filters = [
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        ];
+        if request.sort_order == 0 && filters == [0; 4] {
             pairs.truncate(limit.saturating_add(1));
         }
         let rank = |pair: &KeyValue| match request.sort_target {
@@ -387,6 +394,22 @@ proptest! {
     fn the_machine_answers_as_a_list_of_snapshots_does(steps in prop::collection::vec(step(), 1..40)) {
         run(steps);
     }
+}
+
+#[test]
+fn a_filter_makes_a_limit_cut_what_is_sorted_not_what_was_found_first() {
+    let put = |key: &'static str| {
+        Step::Command(Command::Put(PutRequest { key: key.into(), ..PutRequest::default() }))
+    };
+    let read = RangeRequest {
+        key: "a".into(),
+        range_end: Bytes::from_static(b"\0"),
+        limit: 1,
+        sort_target: range_request::SortTarget::Create as i32,
+        ..RangeRequest::default()
+    };
+    let filtered = RangeRequest { max_create_revision: 4, ..read.clone() };
+    run(vec![put("c"), put("b"), put("a"), Step::Read(read), Step::Read(filtered)]);
 }
 
 #[test]
