@@ -8,6 +8,7 @@ use kvsvr::api::{KeyValue, Kv};
 use kvsvr::client::{WatchEnd, WatchEvent};
 use serde::Serialize;
 
+use super::log::{self, LogCommand};
 use super::member::{self, MemberCommand};
 use super::target::Target;
 use crate::clients;
@@ -28,6 +29,9 @@ pub enum KvCommand {
     /// Members of the Raft groups: nodes and their disks
     #[command(subcommand)]
     Member(MemberCommand),
+    /// The Raft log of a node that does not run, as it lies on its disk
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Show changes of the cluster's own records as they happen, one line each, until interrupted
     Watch {
         /// Only records whose key begins so
@@ -72,6 +76,7 @@ struct Records {
 pub async fn run(command: KvCommand, format: Format) -> Result<(), Failure> {
     match command {
         KvCommand::Get { prefix, target } => get(&prefix, &target, format).await,
+        KvCommand::Log(command) => log::run(&command, format),
         KvCommand::Member(command) => Box::pin(member::run(command, format)).await,
         KvCommand::Watch { prefix, from, target } => watch(&prefix, from, &target, format).await,
     }

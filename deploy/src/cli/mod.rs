@@ -10,6 +10,7 @@ mod dev;
 mod drill;
 mod key;
 mod kv;
+mod log;
 mod member;
 pub mod money;
 mod packet;
