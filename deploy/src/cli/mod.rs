@@ -15,6 +15,7 @@ mod member;
 pub mod money;
 mod packet;
 pub mod plan;
+mod snapshot;
 mod status;
 pub mod target;
 pub mod token;
