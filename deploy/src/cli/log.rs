@@ -12,7 +12,7 @@ use replica::engine::rocks::wal::{self, Damage, Kind, TrimError, WalFile};
 use replica::identity::LOG_DIR;
 use serde::Serialize;
 
-use crate::failure::{Context, Exit, Failure};
+use crate::failure::{Exit, Failure};
 use crate::output::{Format, print, right, table};
 
 /// See the module.
@@ -92,8 +92,13 @@ fn log_dir(dir: &Path) -> Result<PathBuf, Failure> {
     Ok(log)
 }
 
-fn look(log: &Path) -> Result<Vec<WalFile>, Failure> {
-    wal::survey(log).context(Exit::Error, format!("reading {}", log.display()))
+fn failure(error: &TrimError) -> Failure {
+    let exit = match error {
+        TrimError::Held(_) => Exit::Conflict,
+        TrimError::Refused(_) => Exit::Refused,
+        TrimError::Disk { .. } => Exit::Error,
+    };
+    Failure::new(exit, error.to_string())
 }
 
 fn found(damage: Damage) -> Found {
@@ -112,7 +117,7 @@ fn found(damage: Damage) -> Found {
 
 fn inspect(dir: &Path, format: Format) -> Result<(), Failure> {
     let log = log_dir(dir)?;
-    let files = look(&log)?;
+    let files = wal::inspect(&log).map_err(|error| failure(&error))?;
     let refused = files.iter().filter_map(|file| file.damage).any(|damage| damage.kind != Kind::Torn);
     let inspected = Inspected {
         sound: files.iter().all(|file| file.damage.is_none()),
@@ -151,7 +156,8 @@ fn show(inspected: &Inspected) -> String {
 
 fn trim(dir: &Path, yes: bool, format: Format) -> Result<(), Failure> {
     let log = log_dir(dir)?;
-    let damaged: Vec<WalFile> = look(&log)?.into_iter().filter(|file| file.damage.is_some()).collect();
+    let files = wal::inspect(&log).map_err(|error| failure(&error))?;
+    let damaged: Vec<WalFile> = files.into_iter().filter(|file| file.damage.is_some()).collect();
     if !yes && !damaged.is_empty() {
         let would = damaged.iter().filter_map(|file| {
             let from = file.damage?.from;
@@ -167,14 +173,7 @@ fn trim(dir: &Path, yes: bool, format: Format) -> Result<(), Failure> {
             ),
         ));
     }
-    let cuts = wal::trim(&log).map_err(|error| {
-        let exit = match error {
-            TrimError::Held(_) => Exit::Conflict,
-            TrimError::Refused(_) => Exit::Refused,
-            TrimError::Disk { .. } => Exit::Error,
-        };
-        Failure::new(exit, error.to_string())
-    })?;
+    let cuts = wal::trim(&log).map_err(|error| failure(&error))?;
     let cuts = cuts.into_iter().map(|cut| CutOff {
         file: cut.file,
         length: cut.length,

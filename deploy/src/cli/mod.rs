@@ -7,6 +7,7 @@
 
 mod deploy;
 mod dev;
+mod drain;
 mod drill;
 mod key;
 mod kv;

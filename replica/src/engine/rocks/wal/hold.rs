@@ -38,4 +38,18 @@ impl Hold {
         }
         Ok(None)
     }
+
+    /// Whether somebody holds the instance in `dir`. Changes nothing.
+    pub(super) fn is_taken(dir: &Path) -> io::Result<bool> {
+        let file = match File::open(dir.join(FILE_NAME)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
 }

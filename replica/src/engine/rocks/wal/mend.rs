@@ -24,7 +24,7 @@ pub struct Cut {
     pub copy: PathBuf,
 }
 
-/// Why nothing was cut off.
+/// Why a log was not looked at, or nothing was cut off.
 #[derive(Debug, thiserror::Error)]
 pub enum TrimError {
     /// Somebody works on the files.
@@ -64,6 +64,19 @@ pub(in crate::engine::rocks) fn mend(dir: &Path, _held: &Hold) -> Result<(), Eng
         );
     }
     Ok(())
+}
+
+/// Reads all write-ahead files of an instance that nobody works on, and changes nothing.
+///
+/// # Errors
+/// [`TrimError`].
+pub fn inspect(dir: &Path) -> Result<Vec<WalFile>, TrimError> {
+    let failed = |source| TrimError::Disk { path: dir.to_owned(), source };
+    // What is being written looks torn.
+    if Hold::is_taken(dir).map_err(failed)? {
+        return Err(TrimError::Held(dir.to_owned()));
+    }
+    survey(dir).map_err(failed)
 }
 
 /// Cuts off what does not read back at the end of the log in `dir`, torn or not, on the word of an

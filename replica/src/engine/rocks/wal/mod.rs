@@ -27,7 +27,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 pub(super) use hold::Hold;
-pub use mend::{Cut, TrimError, trim};
+pub use mend::{Cut, TrimError, inspect, trim};
 pub(super) use mend::{mend, refuse_any_record};
 pub use scan::{Damage, Kind};
 
@@ -51,7 +51,7 @@ pub struct WalFile {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn survey(dir: &Path) -> io::Result<Vec<WalFile>> {
+fn survey(dir: &Path) -> io::Result<Vec<WalFile>> {
     let mut files = Vec::new();
     let mut blank = Vec::new();
     let mut next_sequence = 0;

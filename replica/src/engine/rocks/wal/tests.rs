@@ -264,6 +264,7 @@ fn garbage_in_the_last_record_is_refused_and_trimmed_on_the_operators_word() {
     let engine = RocksEngine::open(&image, Mode::Log, MEMORY).expect("trimmed");
     assert_eq!(count(&engine), 49);
     assert!(matches!(trim(&image), Err(TrimError::Held(_))), "trimmed under a running node");
+    assert!(matches!(inspect(&image), Err(TrimError::Held(_))), "what is being written looks torn");
     assert!(matches!(RocksEngine::open(&image, Mode::Log, MEMORY), Err(EngineError::Failed(_))));
 }
 
