@@ -36,7 +36,8 @@ fn ended(cluster: &DevCluster) -> (PathBuf, PathBuf) {
     (dir, wal)
 }
 
-/// Appends what a power cut may leave of a record of `length` bytes that was under way: a right header, and `data`.
+/// Appends what a power cut may leave of a record of `length` bytes that was under way: a right header, and
+/// `data`.
 fn append_torn(wal: &Path, length: u16, data: &[u8]) {
     let file = std::fs::OpenOptions::new().write(true).open(wal).expect("writable");
     let at = file.metadata().expect("there").len();

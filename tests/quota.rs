@@ -87,7 +87,7 @@ fn a_full_quota_is_told_lived_with_and_left_as_at_etcd() {
     let etcd = Etcd::start_with(&["--quota-backend-bytes", QUOTA_BYTES]);
     let zones = ["a1", "b1", "c1"].map(|node| cluster.field(node, "etcd"));
     let ours = script(&zones);
-    let theirs = script(&[etcd.endpoint.clone()]);
+    let theirs = script(std::slice::from_ref(&etcd.endpoint));
     assert_eq!(ours, theirs);
     assert!(ours[0].contains("mvcc: database space exceeded"), "{ours:?}");
     assert_eq!(ours[1], "alarm:NOSPACE");

@@ -65,8 +65,8 @@ pub struct Cluster {
 pub struct Kv {
     /// Raft groups for data, beside the control group. Cannot change once the cluster holds data.
     pub data_groups: u32,
-    /// Bytes that the keys of etcd's clients and their history may take, before alarm NOSPACE is raised; 0 for no
-    /// bound. The same on every node.
+    /// Bytes that the keys of etcd's clients and their history may take, before alarm NOSPACE is raised; 0
+    /// for no bound. The same on every node.
     pub quota_bytes: u64,
 }
 

@@ -4,9 +4,10 @@
 //!   put, txn that puts, lease grant --> bytes + cost < quota?  --yes--> log
 //!                                              '--no--> alarm NOSPACE through the log, refused
 //! ```
-//! As at etcd the member that was asked looks, before it proposes; what is under way at once may pass the quota by that much.
-//! While the alarm stands the machine refuses (`machine::control::alarm`), on every member. It goes when an operator
-//! says so; when nothing was freed until then, the next put raises it again.
+//! As at etcd the member that was asked looks, before it proposes; what is under way at once may pass the
+//! quota by that much. While the alarm stands the machine refuses (`machine::control::alarm`), on every
+//! member. It goes when an operator says so; when nothing was freed until then, the next put raises it
+//! again.
 //!
 //! Invariant: what frees space is never refused: deletes, compactions, the end of leases.
 //!

@@ -48,8 +48,8 @@ impl Plant<'_> {
     /// Puts the group on one disk, durably.
     ///
     /// # Errors
-    /// When the disk knows the group already, the pairs do not ascend or are none of the machine's, or the disk
-    /// says no.
+    /// When the disk knows the group already, the pairs do not ascend or are none of the machine's, or the
+    /// disk says no.
     ///
     /// # Panics
     /// When there are no voters.

@@ -1,7 +1,7 @@
 //! `hongbao zone drain|undrain`: every leader out of a zone before it is worked on, and back.
 //!
-//! Invariant: refused unless all nodes of the other zones serve and are not drained themselves: a zone that is
-//! taken away afterwards must not take the last quorum with it.
+//! Invariant: refused unless all nodes of the other zones serve and are not drained themselves: a zone that
+//! is taken away afterwards must not take the last quorum with it.
 //!
 //! Not here: how a node hands over (`serve::drain`).
 
@@ -45,8 +45,8 @@ struct Drained {
 /// Does what the command says.
 ///
 /// # Errors
-/// Exit code 3 when there is no such zone, 6 when one of its nodes does not answer or a group cannot move, 7 when a
-/// guard refuses.
+/// Exit code 3 when there is no such zone, 6 when one of its nodes does not answer or a group cannot move,
+/// 7 when a guard refuses.
 pub async fn run(args: &Drain, drain: bool, format: Format) -> Result<(), Failure> {
     let connected = args.target.connect()?;
     let (here, elsewhere): (Vec<&Node>, Vec<&Node>) =

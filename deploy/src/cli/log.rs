@@ -1,7 +1,7 @@
 //! `hongbao kv log inspect|trim`: the write-ahead files of a node that does not run.
 //!
-//! Invariant: looking changes nothing; what is cut off is the last record only, on the word of an operator, and a copy of it
-//! stays beside the file.
+//! Invariant: looking changes nothing; what is cut off is the last record only, on the word of an operator,
+//! and a copy of it stays beside the file.
 //!
 //! Not here: how damage is judged (`replica::engine::rocks::wal`).
 

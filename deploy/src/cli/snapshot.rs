@@ -1,4 +1,5 @@
-//! `hongbao kv snapshot save|status|restore`: the keys of etcd's clients as one file, and a new cluster made of it.
+//! `hongbao kv snapshot save|status|restore`: the keys of etcd's clients as one file, and a new cluster
+//! made of it.
 //!
 //! ```text
 //!   save      a member that has caught up --> file, its digest checked, whole or not at all
@@ -8,8 +9,8 @@
 //! and never where something is. The new cluster's id and disks are its own, so that none of its nodes
 //! is ever taken for one of the cluster the snapshot came from.
 //!
-//! Not here: what the cluster keeps for itself (system group, data groups, queue). Money has its own way back:
-//! plan, rows and journals; putting old rows beside newer tickets would pay twice.
+//! Not here: what the cluster keeps for itself (system group, data groups, queue). Money has its own way
+//! back: plan, rows and journals; putting old rows beside newer tickets would pay twice.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -109,8 +110,8 @@ struct Restored {
 /// Does what the command says.
 ///
 /// # Errors
-/// Exit code 3 when there is no such file, 4 when something is in the directory, 5 when the user may not, 6 when
-/// nobody answers, 8 when the file was altered or cut off.
+/// Exit code 3 when there is no such file, 4 when something is in the directory, 5 when the user may not, 6
+/// when nobody answers, 8 when the file was altered or cut off.
 pub async fn run(command: SnapshotCommand, format: Format) -> Result<(), Failure> {
     match command {
         SnapshotCommand::Save(args) => print(format, &save(&args).await?, show),

@@ -10,9 +10,9 @@
 //! task in the simulator, where a sync takes as long as the harness says and nothing may block.
 //!
 //! Invariant: no completion is reported before the round it belongs to is durable; after a failed
-//! round every completion is that failure (the engine never recovers from one). Every round has a durable point of its
-//! own, and the next begins after it: what a power cut can take apart is the last round alone, and
-//! nobody was told of it (`engine::rocks::wal` rests on this).
+//! round every completion is that failure (the engine never recovers from one). Every round has a durable
+//! point of its own, and the next begins after it: what a power cut can take apart is the last round alone,
+//! and nobody was told of it (`engine::rocks::wal` rests on this).
 //!
 //! Not here: what the batches hold.
 

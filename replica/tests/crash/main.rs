@@ -10,8 +10,8 @@
 //! ```
 //! A kill leaves what the process has handed to the kernel. A power cut leaves of that what was
 //! synced, and of the rest anything: the child's engine reports, after every durable point, how long
-//! each write-ahead file was then, and the parent shortens, zeroes and overwrites only beyond that. Tables and
-//! manifests are left as they are: RocksDB syncs them before it refers to them, which its own crash
+//! each write-ahead file was then, and the parent shortens, zeroes and overwrites only beyond that. Tables
+//! and manifests are left as they are: RocksDB syncs them before it refers to them, which its own crash
 //! tests cover; an interposed file system would cover it here (see docs/adr/0013).
 //!
 //! More: `CRASH_RESTARTS=2000 CRASH_SEED=7 cargo nextest run -p replica --test crash`.
@@ -139,8 +139,8 @@ fn crash(restarts: u64, seed: u64, ends: &[End]) -> Counts {
     counts
 }
 
-/// A tail that was cut or zeroed opens. One full of garbage may be refused, is safe then, and is trimmed on the
-/// word of an operator.
+/// A tail that was cut or zeroed opens. One full of garbage may be refused, is safe then, and is trimmed on
+/// the word of an operator.
 fn trim_what_is_refused(dir: &Path, tail: Tail, counts: &mut Counts) {
     let Err(refused) = child::open_engines(dir) else { return };
     let text = refused.to_string();

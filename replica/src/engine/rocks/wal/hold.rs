@@ -14,8 +14,8 @@ use std::time::Duration;
 /// The file the lock is on. It holds nothing.
 const FILE_NAME: &str = "HELD";
 
-/// A process that is ending, or one that was just forked and has not yet become another program, holds it a moment
-/// longer.
+/// A process that is ending, or one that was just forked and has not yet become another program, holds it a
+/// moment longer.
 const LOOKS_MAX: u32 = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 

@@ -1,7 +1,7 @@
 //! The write-ahead files of a RocksDB instance, read by ourselves before RocksDB reads them.
 //!
-//! RocksDB's tolerant recovery knows a tail that was cut off. It refuses one that a power cut left full of zeros,
-//! and it skips a hole of zeros between two records in silence. Here the end that nobody was told of
+//! RocksDB's tolerant recovery knows a tail that was cut off. It refuses one that a power cut left full of
+//! zeros, and it skips a hole of zeros between two records in silence. Here the end that nobody was told of
 //! is cut off, and everything else that does not read back is refused.
 //!
 //! ```text

@@ -9,8 +9,8 @@
 //!      sector's boundary (or from `at`) to the end       -> Torn       a write that a power cut took apart
 //!    anything else, and where one bit explains it        -> Unclear    perhaps torn, perhaps rot
 //! ```
-//! The one writer of a log syncs each record before it begins the next (`log::writer`). So only the last record can be
-//! one that nobody was told of.
+//! The one writer of a log syncs each record before it begins the next (`log::writer`). So only the last
+//! record can be one that nobody was told of.
 //!
 //! Invariant: `Torn` is never said of a record that one flipped bit explains, nor where a record
 //! begins later; every byte of the file but padding is accounted for, by a right sum or as damage.
@@ -150,7 +150,8 @@ impl<R: FnMut(u64) -> io::Result<Vec<u8>>> Blocks<R> {
     }
 }
 
-/// Whether the fragment is sound and all there, if only its length were another: by one bit, or up to the end.
+/// Whether the fragment is sound and all there, if only its length were another: by one bit, or up to the
+/// end.
 fn sound_but_for_its_length(bytes: &[u8]) -> bool {
     let Some((stored, length, _)) = header(bytes) else { return false };
     let lengths = (0..16).map(|bit| length ^ 1 << bit).chain([bytes.len() - HEADER]);

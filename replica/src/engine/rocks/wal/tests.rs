@@ -125,7 +125,8 @@ fn no_flipped_bit_anywhere_is_taken_for_a_torn_record_or_overlooked() {
             let is_right = match found {
                 Some(Kind::Followed { .. }) => at < last,
                 Some(Kind::Unclear) => at >= last,
-                // One bit in the zeros at the very end, and nothing else there: torn or rotten, nobody can say.
+                // One bit in the zeros at the very end, and nothing else there: torn or rotten, nobody can
+                // say.
                 Some(Kind::Torn) | None => false,
             };
             assert!(is_right, "bit {bit} of byte {at} (the last record begins at {last}): {found:?}");
