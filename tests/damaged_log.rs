@@ -65,6 +65,24 @@ fn holds_everything(cluster: &DevCluster, node: &str) -> bool {
     found.code == 0 && found.out.split_whitespace().count() == 30
 }
 
+/// Where the power went away.
+enum Tear {
+    /// The file's length was written before its data, of which some sectors are there.
+    Zeros,
+    Within,
+    AfterHeader,
+}
+
+/// The data of a record of `length` bytes that will stand at the file's end, and of which only the first sector
+/// was written.
+fn written_up_to_a_sector(wal: &Path, length: usize) -> Vec<u8> {
+    let at = std::fs::metadata(wal).expect("there").len() as usize + 7;
+    let written = at.next_multiple_of(512) - at;
+    let mut data = vec![7; written];
+    data.resize(length, 0);
+    data
+}
+
 /// All three at once: nobody is left to replace from.
 #[test]
 fn three_logs_torn_by_one_power_cut_start_again_by_themselves() {
@@ -73,11 +91,16 @@ fn three_logs_torn_by_one_power_cut_start_again_by_themselves() {
         cluster.kill(node);
     }
     std::thread::sleep(Duration::from_secs(1));
-    for (node, data) in [("a1", vec![0; 300]), ("b1", vec![7; 100]), ("c1", Vec::new())] {
+    for (node, tear) in [("a1", Tear::Zeros), ("b1", Tear::Within), ("c1", Tear::AfterHeader)] {
         let logs = std::fs::read_dir(Path::new(cluster.dir()).join(node).join("log-db")).expect("a log");
         let wals = logs.flatten().map(|file| file.path());
         let wal = wals.filter(|file| file.extension().is_some_and(|end| end == "log")).max().expect("a WAL");
-        append_torn(&wal, 300, &data);
+        let data = match tear {
+            Tear::Zeros => written_up_to_a_sector(&wal, 2_000),
+            Tear::Within => vec![7; 100],
+            Tear::AfterHeader => Vec::new(),
+        };
+        append_torn(&wal, 2_000, &data);
     }
     cluster.up_again();
     for node in ["a1", "b1", "c1"] {
