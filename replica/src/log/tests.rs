@@ -276,6 +276,31 @@ async fn one_limited_read_is_bounded_by_bytes_and_never_empty() {
     assert_eq!(whole, [1, 2, 3, 4, 5]);
 }
 
+/// What a power cut can take apart is one round: none is written without a durable point.
+#[tokio::test]
+async fn a_commit_position_makes_no_round_of_its_own_but_the_last() {
+    let disk = SimDisk::new();
+    let engine = SimEngine::open(&disk);
+    let writer = LogWriter::start_task(engine.clone(), at_once());
+    let mut store = LogStore::open(GROUP, engine.clone(), writer.clone()).expect("empty");
+    store.blocking_append((0..3).map(|index| entry(index, "x"))).await.expect("durable");
+    let syncs = writer.stats().syncs;
+    let on_disk = async || {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let mut again = LogStore::open(GROUP, engine.clone(), writer.clone()).expect("sound");
+        again.read_committed().await.expect("known")
+    };
+    store.save_committed(Some(id(1))).await.expect("queued");
+    assert_eq!((on_disk().await, writer.stats().syncs), (None, syncs), "written on its own");
+    store.save_vote(&vote(2)).await.expect("saved");
+    assert_eq!((on_disk().await, writer.stats().syncs), (Some(id(1)), syncs + 1));
+    store.save_committed(Some(id(2))).await.expect("queued");
+    writer.stop();
+    assert_eq!((on_disk().await, writer.stats().syncs), (Some(id(2)), syncs + 2), "lost at the end");
+}
+
 #[tokio::test]
 async fn a_log_reopens_where_it_stood() {
     let disk = SimDisk::new();
