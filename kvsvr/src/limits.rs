@@ -59,15 +59,6 @@ pub const WATCH_RESPONSES_QUEUED_MAX: usize = 16;
 /// How often a watch that wishes so is told how far it is when nothing happens; etcd's default.
 pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Commands forwarded to the leader and not yet answered, per member. Beyond them commands wait.
-pub const FORWARDED_IN_FLIGHT_MAX: usize = 4_096;
-/// Commands that wait to be forwarded. Beyond them they are refused.
-pub const FORWARDS_QUEUED_MAX: usize = 4_096;
-/// Bytes after which a message of forwarded commands is sent.
-pub const FORWARD_MESSAGE_BYTES: usize = 256 * 1024;
-/// Messages of forwarded commands that wait for the connection.
-pub const FORWARD_MESSAGES_QUEUED_MAX: usize = 4;
-
 /// How long a client call may take in all, repeats included.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a server works on one request. Shorter than a client's patience, so that the client
@@ -79,7 +70,7 @@ pub const WATCH_OPEN_PATIENCE: Duration = Duration::from_millis(1_000);
 pub const RETRY_PAUSE: Duration = Duration::from_millis(40);
 
 const _: () = assert!(MESSAGE_BYTES_MAX > CONTROL_REQUEST_BYTES_MAX);
-const _: () = assert!(FORWARD_MESSAGE_BYTES + CONTROL_REQUEST_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(world::mux::MESSAGE_BYTES + CONTROL_REQUEST_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(SCAN_PAGE_BYTES_MAX + DATA_VALUE_BYTES_MAX < ANSWER_BYTES_MAX);
 const _: () = assert!(DATA_VALUE_BYTES_MAX + DATA_KEY_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(WATCH_PAGE_BYTES * 4 < WATCH_RING_BYTES);

@@ -1,17 +1,8 @@
 //! The beginning of a forward: commands that came to a member that does not lead go to the leader,
-//! many in a message, on one stream per leader.
+//! many in a message, on one stream per leader (`world::mux`).
 //!
-//! ```text
-//!   put --\                        +-- id 1: ... --+
-//!   put ---+--> queue --> gather --|   id 2: ...   |--> stream --> leader
-//!   txn --/       ^                +---------------+                 |
-//!                 |   fills up while a message is on its way         v
-//!   answers <-----+------------------- by id, in any order --- replies
-//! ```
-//! A call of its own for each command costs both members more than all the rest of a write does.
-//!
-//! Invariant: a command is answered exactly once. "Not done" is said only of what was never put on
-//! a stream, or by the leader itself; when a stream breaks, the outcome of what was on it is open.
+//! Invariant: the promise "not done" is given only for what was never put on a stream, or by the
+//! leader itself; when a stream breaks, the outcome of what was on it is open.
 //!
 //! Not here: whom to ask, and trying again (`courier`); the leader's end (`hop`).
 
@@ -19,45 +10,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::FutureExt;
 use parking_lot::Mutex;
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 use world::NodeId;
+use world::mux::{self, Mux};
 
-use crate::limits::{
-    ANSWER_BYTES_MAX, FORWARD_MESSAGE_BYTES, FORWARD_MESSAGES_QUEUED_MAX, FORWARDED_IN_FLIGHT_MAX,
-    FORWARDS_QUEUED_MAX,
-};
+use crate::limits::ANSWER_BYTES_MAX;
 use crate::outcome::{CallError, done_nothing};
 use crate::peers::Peers;
 use crate::wire::native::control_hop_client::ControlHopClient;
 use crate::wire::native::control_reply::Reply;
-use crate::wire::native::forward_request::Forwarded;
-use crate::wire::native::forward_response::outcome::Outcome as End;
-use crate::wire::native::forward_response::{Failure, Outcome};
-use crate::wire::native::{ControlCommand, ForwardRequest, ForwardResponse};
-
-type Answer = Result<Reply, Status>;
-
-/// A command and who waits for its answer.
-struct Waiting {
-    command: ControlCommand,
-    caller: oneshot::Sender<Answer>,
-}
+use crate::wire::native::{ControlCommand, ControlReply};
 
 /// The ways from this member to those that may lead. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Forwarder {
     peers: Arc<Peers>,
-    queues: Arc<Mutex<BTreeMap<NodeId, mpsc::Sender<Waiting>>>>,
+    ways: Arc<Mutex<BTreeMap<NodeId, Mux>>>,
 }
 
 impl Forwarder {
     pub(crate) fn new(peers: Arc<Peers>) -> Forwarder {
-        Forwarder { peers, queues: Arc::default() }
+        Forwarder { peers, ways: Arc::default() }
     }
 
     /// Has `leader` carry out a command; it may say that it does not lead.
@@ -70,146 +48,67 @@ impl Forwarder {
         leader: NodeId,
         command: ControlCommand,
         patience: Duration,
-    ) -> Answer {
-        let Some(queue) = self.queue(leader) else {
+    ) -> Result<Reply, Status> {
+        let Some(way) = self.way(leader) else {
             return Err(CallError::NotLeader { hint: None }.status());
         };
-        let (caller, answer) = oneshot::channel();
-        if queue.try_send(Waiting { command, caller }).is_err() {
-            return Err(CallError::Overloaded("too many commands wait for the leader".to_owned()).status());
-        }
-        match tokio::time::timeout(patience, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(CallError::Unknown("the forward ended".to_owned()).status()),
-            Err(_) => Err(CallError::Unknown("the leader did not answer in time".to_owned()).status()),
-        }
+        let answer = way.call(command.encode_to_vec().into(), patience).await.map_err(status)?;
+        let reply = ControlReply::decode(answer).ok().and_then(|reply| reply.reply);
+        reply.ok_or_else(|| CallError::Unknown("the leader's reply cannot be read".to_owned()).status())
     }
 
-    // The queue to a node. What serves it ends when the last forwarder is dropped.
-    fn queue(&self, node: NodeId) -> Option<mpsc::Sender<Waiting>> {
-        let mut queues = self.queues.lock();
-        if let Some(queue) = queues.get(&node) {
-            return Some(queue.clone());
+    fn way(&self, node: NodeId) -> Option<Mux> {
+        let mut ways = self.ways.lock();
+        if let Some(way) = ways.get(&node) {
+            return Some(way.clone());
         }
-        let channel = self.peers.channel(node)?;
-        let (queue, waiting) = mpsc::channel(FORWARDS_QUEUED_MAX);
-        tokio::spawn(serve(channel, waiting));
-        queues.insert(node, queue.clone());
-        Some(queue)
+        let way = way_over(self.peers.channel(node)?);
+        ways.insert(node, way.clone());
+        Some(way)
     }
 }
 
-/// Opens a stream when there is something to forward, and again when one has ended.
-async fn serve(channel: Channel, mut waiting: mpsc::Receiver<Waiting>) {
-    while let Some(first) = waiting.recv().await {
-        let (requests, outbound) = mpsc::channel(FORWARD_MESSAGES_QUEUED_MAX);
-        let mut line = Line { requests: Some(requests), in_flight: BTreeMap::new(), id_last: 0 };
-        let message = line.gather(first, &mut waiting);
-        let queued = line.requests.as_ref().map(|requests| requests.try_send(message));
-        assert!(matches!(queued, Some(Ok(()))), "a new stream has room for one message");
+fn way_over(channel: Channel) -> Mux {
+    Mux::start(move |calls| {
         let client = ControlHopClient::new(channel.clone());
         let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
-        match client.forward(ReceiverStream::new(outbound)).await {
-            Ok(responses) => line.run(responses.into_inner(), &mut waiting).await,
-            Err(status) => line.give_up(&status),
+        async move { client.forward(calls).await.map(tonic::Response::into_inner) }.boxed()
+    })
+}
+
+fn status(error: mux::CallError) -> Status {
+    match error {
+        mux::CallError::Full => {
+            CallError::Overloaded("too many commands wait for the leader".to_owned()).status()
+        }
+        // It carries the promise when no connection could be made.
+        mux::CallError::Unopened(status) => status,
+        mux::CallError::Refused(mux::Refusal { code, message, not_done: true }) => {
+            done_nothing(Code::from_i32(code), &message)
+        }
+        mux::CallError::Refused(mux::Refusal { code, message, not_done: false }) => {
+            Status::new(Code::from_i32(code), message)
+        }
+        open @ (mux::CallError::Late | mux::CallError::Broken(_)) => {
+            CallError::Unknown(open.to_string()).status()
         }
     }
 }
 
-/// One stream and what is on it.
-struct Line {
-    /// `None` once the leader wants nothing more on this stream.
-    requests: Option<mpsc::Sender<ForwardRequest>>,
-    // Ordered, so that a simulated run wakes callers in the same order every time.
-    in_flight: BTreeMap<u64, oneshot::Sender<Answer>>,
-    id_last: u64,
-}
-
-impl Line {
-    async fn run(
-        mut self,
-        mut responses: Streaming<ForwardResponse>,
-        waiting: &mut mpsc::Receiver<Waiting>,
-    ) {
-        loop {
-            let room = self.in_flight.len() < FORWARDED_IN_FLIGHT_MAX;
-            let requests = self.requests.clone();
-            tokio::select! {
-                biased;
-                response = responses.message() => match response {
-                    Ok(Some(response)) => self.settle(response),
-                    Ok(None) => return self.give_up(&broken("the leader ended the stream")),
-                    Err(status) => return self.give_up(&broken(status.message())),
-                },
-                next = next(requests, waiting), if room && self.requests.is_some() => match next {
-                    Some((place, first)) => drop(place.send(self.gather(first, waiting))),
-                    // Nobody will forward any more, or the stream is dead and will soon say so.
-                    None => self.requests = None,
-                },
-            }
-            if self.requests.is_none() && self.in_flight.is_empty() {
-                return;
-            }
-        }
-    }
-
-    /// One message of what waits.
-    fn gather(&mut self, first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> ForwardRequest {
-        let mut commands = Vec::new();
-        let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(Waiting { command, caller }) = next {
-            self.id_last += 1;
-            bytes += command.encoded_len();
-            commands.push(Forwarded { id: self.id_last, command: Some(command) });
-            self.in_flight.insert(self.id_last, caller);
-            let full = bytes >= FORWARD_MESSAGE_BYTES || self.in_flight.len() >= FORWARDED_IN_FLIGHT_MAX;
-            next = if full { None } else { waiting.try_recv().ok() };
-        }
-        ForwardRequest { commands }
-    }
-
-    fn settle(&mut self, response: ForwardResponse) {
-        for Outcome { id, outcome } in response.outcomes {
-            let answer = match outcome {
-                Some(End::Reply(reply)) => {
-                    reply.reply.ok_or_else(|| Status::internal("the leader's reply is empty"))
-                }
-                Some(End::Failure(Failure { code, message, not_done: true })) => {
-                    Err(done_nothing(Code::from_i32(code), &message))
-                }
-                Some(End::Failure(Failure { code, message, not_done: false })) => {
-                    Err(Status::new(Code::from_i32(code), message))
-                }
-                None => Err(Status::internal("the leader's reply is empty")),
-            };
-            if let Some(caller) = self.in_flight.remove(&id) {
-                let _ = caller.send(answer); // Its patience may have run out.
-            }
-        }
-        if response.closing {
-            self.requests = None;
-        }
-    }
-
-    /// Answers whatever is on the stream the same.
-    fn give_up(self, status: &Status) {
-        for caller in self.in_flight.into_values() {
-            let _ = caller.send(Err(status.clone()));
-        }
+/// How the leader's end says why it has no reply.
+pub(super) fn refusal(error: &CallError) -> mux::Refusal {
+    let status = error.status();
+    mux::Refusal {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        not_done: crate::outcome::not_done(&status),
     }
 }
 
-/// Room on the stream, and the next command. Losing a race with an answer loses neither.
-async fn next(
-    requests: Option<mpsc::Sender<ForwardRequest>>,
-    waiting: &mut mpsc::Receiver<Waiting>,
-) -> Option<(mpsc::OwnedPermit<ForwardRequest>, Waiting)> {
-    let place = requests?.reserve_owned().await.ok()?;
-    let first = waiting.recv().await?;
-    Some((place, first))
-}
-
-fn broken(reason: &str) -> Status {
-    CallError::Unknown(reason.to_owned()).status()
+/// How the leader's end reads what it is to carry out.
+///
+/// # Errors
+/// When it is no command.
+pub(super) fn command(body: Bytes) -> Result<ControlCommand, CallError> {
+    ControlCommand::decode(body).map_err(|error| CallError::Invalid(format!("not a command: {error}")))
 }

@@ -1,16 +1,16 @@
 //! Forwarding over loopback: against the real end, and against one that misbehaves.
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use futures_util::stream::{self, Stream};
+use futures_util::stream;
 use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status, Streaming};
 use world::clock::SystemClock;
+use world::mux::{AnswerStream, Calls, MESSAGE_BYTES};
 use world::net::{Net, TcpNet};
 use world::{NodeId, ZoneId};
 
@@ -18,7 +18,6 @@ use super::HopService;
 use super::forwarder::Forwarder;
 use crate::control_port::ControlPort;
 use crate::lease::LeaseKeeper;
-use crate::limits::FORWARD_MESSAGE_BYTES;
 use crate::machine::control::ControlMachine;
 use crate::outcome::not_done;
 use crate::peers::Peers;
@@ -27,12 +26,10 @@ use crate::wire::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest,
 };
+use crate::wire::native::ControlCommand;
 use crate::wire::native::control_command::Command;
 use crate::wire::native::control_hop_server::{ControlHop, ControlHopServer};
 use crate::wire::native::control_reply::Reply;
-use crate::wire::native::{ControlCommand, ForwardRequest, ForwardResponse};
-
-type Responses = Pin<Box<dyn Stream<Item = Result<ForwardResponse, Status>> + Send + 'static>>;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -84,12 +81,9 @@ struct Faulty {
 
 #[tonic::async_trait]
 impl ControlHop for Faulty {
-    type ForwardStream = Responses;
+    type ForwardStream = AnswerStream;
 
-    async fn forward(
-        &self,
-        request: Request<Streaming<ForwardRequest>>,
-    ) -> Result<Response<Responses>, Status> {
+    async fn forward(&self, request: Request<Streaming<Calls>>) -> Result<Response<AnswerStream>, Status> {
         if self.streams.fetch_add(1, Ordering::Relaxed) >= self.sound_from {
             return self.sound.forward(request).await;
         }
@@ -128,7 +122,7 @@ async fn every_command_gets_its_own_answer_however_many_share_a_message() {
     let answers = join_all(calls).await;
     let revisions: BTreeSet<i64> = answers.iter().map(revision).collect();
     assert_eq!(revisions, (2..602).collect());
-    let long = forwarder.forward(leader(), put(0, FORWARD_MESSAGE_BYTES * 3), PATIENCE).await;
+    let long = forwarder.forward(leader(), put(0, MESSAGE_BYTES * 3), PATIENCE).await;
     assert_eq!(revision(&long), 602);
 }
 
