@@ -110,8 +110,17 @@ impl DevCluster {
     pub fn up() -> DevCluster {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let port = free_base_port().to_string();
-        let words = ["dev", "up", "--dir", path(dir.path()), "--base-port", &port, "-o", "json"];
-        let status = hongbao(&words).expect(0).json();
+        DevCluster::up_in(dir, &["--base-port", &port])
+    }
+
+    /// Starts what a directory holds, or a new cluster in it.
+    ///
+    /// # Panics
+    /// When it does not serve.
+    #[must_use]
+    pub fn up_in(dir: tempfile::TempDir, words: &[&str]) -> DevCluster {
+        let always = ["dev", "up", "--dir", path(dir.path()), "-o", "json"];
+        let status = hongbao(&[&always[..], words].concat()).expect(0).json();
         DevCluster { dir, status }
     }
 
@@ -141,6 +150,19 @@ impl DevCluster {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         }
+    }
+
+    /// Stops all nodes, changes `cluster.toml`, and starts them again.
+    ///
+    /// # Panics
+    /// When the text to change is not there, or a node does not serve afterwards.
+    pub fn reconfigure(&mut self, from: &str, to: &str) {
+        hongbao(&["dev", "down", "--dir", self.dir()]).expect(0);
+        let file = self.dir.path().join("cluster.toml");
+        let text = std::fs::read_to_string(&file).expect("readable");
+        assert!(text.contains(from), "no {from:?} in\n{text}");
+        std::fs::write(&file, text.replacen(from, to, 1)).expect("written");
+        self.up_again();
     }
 
     /// Ends a node as a power cut would.
@@ -178,6 +200,15 @@ impl Etcd {
     /// When etcd is not installed or does not listen.
     #[must_use]
     pub fn start() -> Etcd {
+        Etcd::start_with(&[])
+    }
+
+    /// The same, told more.
+    ///
+    /// # Panics
+    /// When etcd is not installed or does not listen.
+    #[must_use]
+    pub fn start_with(words: &[&str]) -> Etcd {
         let dir = tempfile::tempdir().expect("a directory");
         let port = free_base_port();
         let (endpoint, peer) = (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{}", port + 1));
@@ -188,6 +219,7 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &cluster])
+            .args(words)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

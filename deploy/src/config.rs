@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use kvsvr::quota::QUOTA_BYTES_DEFAULT;
 use serde::{Deserialize, Serialize};
 use world::{GroupId, NodeId, ZoneId};
 
@@ -58,12 +59,15 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
 }
 
-/// The KV's shape. Cannot change once the cluster holds data.
+/// The KV.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kv {
-    /// Raft groups for data, beside the control group.
+    /// Raft groups for data, beside the control group. Cannot change once the cluster holds data.
     pub data_groups: u32,
+    /// Bytes that the keys of etcd's clients and their history may take, before alarm NOSPACE is raised; 0
+    /// for no bound. The same on every node.
+    pub quota_bytes: u64,
 }
 
 /// The queue's shape. Cannot change once the cluster holds data.
@@ -130,7 +134,7 @@ pub struct Node {
 
 impl Default for Kv {
     fn default() -> Kv {
-        Kv { data_groups: 2 }
+        Kv { data_groups: 2, quota_bytes: QUOTA_BYTES_DEFAULT }
     }
 }
 
@@ -196,6 +200,7 @@ impl Cluster {
             fits.then_some(()).ok_or_else(|| format!("{what} = {value}: set it between {least} and {most}"))
         };
         within("kv.data_groups", u64::from(self.kv.data_groups), 1, u64::from(DATA_GROUPS_MAX))?;
+        within("kv.quota_bytes", self.kv.quota_bytes, 0, 1 << 40)?;
         within("queue.partitions", u64::from(self.queue.partitions), 1, u64::from(PARTITIONS_MAX))?;
         within("raft.heartbeat_ms", self.raft.heartbeat_ms, 10, 10_000)?;
         within("raft.election_min_ms", self.raft.election_min_ms, 2 * self.raft.heartbeat_ms, 60_000)?;

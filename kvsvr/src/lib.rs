@@ -43,6 +43,8 @@ mod member;
 #[cfg(feature = "server")]
 pub mod native;
 #[cfg(feature = "server")]
+pub mod quota;
+#[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
 pub mod snapshot;

@@ -32,6 +32,7 @@ use crate::lease::LeaseKeeper;
 use crate::limits::{ANSWER_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::native::NativeService;
 use crate::peers::Peers;
+use crate::quota::Quota;
 use crate::wire::DESCRIPTORS;
 use crate::wire::election::election_server::ElectionServer;
 use crate::wire::etcdserverpb::auth_server::AuthServer;
@@ -75,7 +76,7 @@ pub struct KvGroups {
 
 impl KvServer {
     /// Services over the node's groups. `members` names every node of the control group;
-    /// `state_bytes` tells how much room the node's state takes.
+    /// `state_bytes` tells how much room the node's state takes, `quota` how much etcd's clients may take.
     pub fn new(
         identity: Identity,
         members: Vec<MemberInfo>,
@@ -83,6 +84,7 @@ impl KvServer {
         clock: Arc<dyn Clock>,
         groups: KvGroups,
         state_bytes: StateBytes,
+        quota: Quota,
     ) -> KvServer {
         let KvGroups { system, control, data } = groups;
         let system = ControlPort::new(system);
@@ -99,11 +101,17 @@ impl KvServer {
             forwarder: Forwarder::new(Arc::clone(&peers)),
             peers,
             desk: desk.clone(),
+            quota,
         };
         let kv = KvService::new(courier.clone());
         let health = HealthService::new(port.clone(), kv.clone(), stopping.subscribe());
-        let metrics =
-            Metrics::new(identity.node, Arc::clone(&control), Arc::clone(&keeper), Arc::clone(&state_bytes));
+        let metrics = Metrics::new(
+            identity.node,
+            Arc::clone(&control),
+            Arc::clone(&keeper),
+            Arc::clone(&state_bytes),
+            quota,
+        );
         let tools = Tools {
             kv,
             watch: WatchService::new(port.clone(), identity, stopping.clone()).guarded_by(desk),

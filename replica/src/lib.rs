@@ -27,6 +27,7 @@ pub mod machine;
 pub mod member_id;
 pub mod members;
 mod network;
+pub mod plant;
 mod reads;
 mod retention;
 pub mod state;

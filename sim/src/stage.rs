@@ -127,7 +127,7 @@ fn cluster(knobs: &Knobs, nodes: &[NodeId], minted: &Minted) -> Cluster {
         session_public_key: minted.session_key.verifying_key().to_text(),
         admin_token_file: None,
         history_key_file: Some(PathBuf::from(HISTORY_KEY)),
-        kv: KvShape { data_groups: knobs.data_groups },
+        kv: KvShape { data_groups: knobs.data_groups, ..KvShape::default() },
         queue: QueueShape { partitions: knobs.partitions, ..QueueShape::default() },
         raft: Raft {
             heartbeat_ms,

@@ -8,7 +8,9 @@ use kvsvr::api::{KeyValue, Kv};
 use kvsvr::client::{WatchEnd, WatchEvent};
 use serde::Serialize;
 
+use super::log::{self, LogCommand};
 use super::member::{self, MemberCommand};
+use super::snapshot::{self, SnapshotCommand};
 use super::target::Target;
 use crate::clients;
 use crate::failure::{Context, Exit, Failure};
@@ -28,6 +30,12 @@ pub enum KvCommand {
     /// Members of the Raft groups: nodes and their disks
     #[command(subcommand)]
     Member(MemberCommand),
+    /// The Raft log of a node that does not run, as it lies on its disk
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// All keys of etcd's clients as one file, and a new cluster made of it
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Show changes of the cluster's own records as they happen, one line each, until interrupted
     Watch {
         /// Only records whose key begins so
@@ -72,6 +80,8 @@ struct Records {
 pub async fn run(command: KvCommand, format: Format) -> Result<(), Failure> {
     match command {
         KvCommand::Get { prefix, target } => get(&prefix, &target, format).await,
+        KvCommand::Log(command) => log::run(&command, format),
+        KvCommand::Snapshot(command) => Box::pin(snapshot::run(command, format)).await,
         KvCommand::Member(command) => Box::pin(member::run(command, format)).await,
         KvCommand::Watch { prefix, from, target } => watch(&prefix, from, &target, format).await,
     }

@@ -7,13 +7,16 @@
 
 mod deploy;
 mod dev;
+mod drain;
 mod drill;
 mod key;
 mod kv;
+mod log;
 mod member;
 pub mod money;
 mod packet;
 pub mod plan;
+mod snapshot;
 mod status;
 pub mod target;
 pub mod token;

@@ -1,4 +1,4 @@
-//! `hongbao zone list|failover|restore`.
+//! `hongbao zone list|drain|undrain|failover|restore`.
 //!
 //! Invariant: a command that changes something says what it will do and asks first; in a script it
 //! wants `--yes`. Repeating a command changes nothing.
@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use world::ZoneId;
 
+use super::drain::{self, Drain};
 use super::target::{Connected, Target};
 use crate::failure::{Context, Exit, Failure};
 use crate::output::{Format, grouped, print, rfc3339, table};
@@ -20,6 +21,10 @@ use crate::serve::api::{ZoneOutcome, ZoneRequest, ZonesReport};
 pub enum ZoneCommand {
     /// Show the zones, their state and whether they serve
     List(Target),
+    /// Move every leader and the settling out of this zone, before it is worked on
+    Drain(Drain),
+    /// Let this zone lead and settle again
+    Undrain(Drain),
     /// Let the other zones issue this zone's files from the current slot on
     Failover(Operation),
     /// Give the zone its files back from the next slot on
@@ -56,6 +61,8 @@ pub async fn run(command: ZoneCommand, format: Format) -> Result<(), Failure> {
                 connected.call_any(|_| false, Method::GET, "/v1/zones", Bytes::new()).await?;
             print(format, &report, show)
         }
+        ZoneCommand::Drain(args) => drain::run(&args, true, format).await,
+        ZoneCommand::Undrain(args) => drain::run(&args, false, format).await,
         ZoneCommand::Failover(operation) => operate(operation, "failover", format).await,
         ZoneCommand::Restore(operation) => operate(operation, "restore", format).await,
     }
@@ -139,7 +146,12 @@ fn show(report: &ZonesReport) -> String {
             zone.zone.to_string(),
             zone.state.clone(),
             zone.epoch.to_string(),
-            if zone.serving { "yes" } else { "NO" }.to_owned(),
+            match (zone.serving, zone.drained) {
+                (true, true) => "yes, drained",
+                (true, false) => "yes",
+                (false, _) => "NO",
+            }
+            .to_owned(),
             nodes.join(" "),
             rfc3339(zone.at_ms),
             zone.reason.clone(),

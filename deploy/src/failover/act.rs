@@ -62,6 +62,7 @@ pub async fn zones(admin: &Admin) -> Result<ZonesReport, Failure> {
             reason: record.reason,
             at_ms: record.at_ms,
             serving: !here.is_empty() && here.iter().all(|node| nodes[node].serving),
+            drained: !here.is_empty() && here.iter().all(|node| nodes[node].drained),
             nodes: here,
         });
     }
@@ -161,6 +162,7 @@ async fn ask_nodes(admin: &Admin) -> BTreeMap<NodeId, NodeView> {
             // It does not serve, whatever it said before; only what it had issued is remembered.
             Ok(Err(_)) | Err(_) => NodeView {
                 serving: false,
+                drained: false,
                 verified: Vec::new(),
                 issued: admin
                     .observer
@@ -177,6 +179,7 @@ async fn ask_nodes(admin: &Admin) -> BTreeMap<NodeId, NodeView> {
 fn view_of(report: &NodeReport) -> NodeView {
     NodeView {
         serving: report.serving,
+        drained: report.drained,
         verified: report.verified.clone(),
         issued: report.files.iter().map(|file| ((file.slot, file.file), file.issued)).collect(),
     }

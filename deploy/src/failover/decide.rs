@@ -21,6 +21,8 @@ use world::{NodeId, UnixMs, ZoneId};
 pub struct NodeView {
     /// It answered, and says that it serves.
     pub serving: bool,
+    /// It hands over what it leads; shown, and no ground for any decision.
+    pub drained: bool,
     /// Ticket files whose copy it has verified.
     pub verified: Vec<FileNo>,
     /// Records issued of each file it claimed, as last heard.

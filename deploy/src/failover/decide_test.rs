@@ -59,6 +59,7 @@ fn world() -> World {
         at_ms: UnixMs(99),
     };
     let view = |verified: &[u32]| NodeView {
+        drained: false,
         serving: true,
         verified: verified.iter().map(|no| FileNo(*no)).collect(),
         issued: BTreeMap::new(),

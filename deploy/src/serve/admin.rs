@@ -15,15 +15,16 @@ use serde::{Deserialize, Serialize};
 use ticket::control::{self, EventRecord, EventState};
 use ticket::id::{BuildId, FileNo};
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::watch;
 use world::net::Net;
 use world::{Clock, NodeId, ZoneId};
 
 use super::api::{
-    BuildReport, EventReport, MembersReport, NodeReport, ReplaceReport, ReplaceRequest, ZoneOutcome,
-    ZoneRequest, ZonesReport,
+    BuildReport, DrainReport, DrainRequest, EventReport, GroupMove, MembersReport, NodeReport, ReplaceReport,
+    ReplaceRequest, ZoneOutcome, ZoneRequest, ZonesReport,
 };
 use super::observer::Observer;
-use super::{event, keys, members};
+use super::{drain, event, keys, members};
 use crate::config::Cluster;
 use crate::failover::act;
 use crate::failure::{Exit, Failure};
@@ -55,6 +56,8 @@ pub struct Admin {
     pub token: Option<String>,
     /// This node's groups.
     pub host: Arc<Host>,
+    /// Whether this node is drained.
+    pub drained: watch::Sender<bool>,
     /// Says how this node is.
     pub report: Box<dyn Fn() -> NodeReport + Send + Sync>,
 }
@@ -99,6 +102,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/zones", get(zones))
         .route("/v1/zones/{zone}/failover", post(failover))
         .route("/v1/zones/{zone}/restore", post(restore))
+        .route("/v1/drain", post(drain))
+        .route("/v1/rebalance", post(rebalance))
         .route("/v1/members", get(members))
         .route("/v1/members/{node}/replace", post(replace_member))
         .route("/v1/builds/{build}", get(build))
@@ -173,6 +178,17 @@ async fn operate(
     let zone: ZoneId = parse(zone)?;
     let request: ZoneRequest = parse_json(body)?;
     Ok(axum::Json(act::operate(admin, zone, verb, &request).await?))
+}
+
+async fn drain(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Bytes) -> Answered<DrainReport> {
+    admin.check_token(&headers)?;
+    let request: DrainRequest = parse_json(&body)?;
+    Ok(axum::Json(drain::drain(&admin.host, &admin.drained, &request).await))
+}
+
+async fn rebalance(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answered<Vec<GroupMove>> {
+    admin.check_token(&headers)?;
+    Ok(axum::Json(drain::rebalance(&admin.host).await))
 }
 
 async fn members(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answered<MembersReport> {

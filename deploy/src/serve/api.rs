@@ -6,6 +6,8 @@
 //!   GET  /v1/zones                     ZonesReport
 //!   POST /v1/zones/{z}/failover        ZoneRequest -> ZoneOutcome
 //!   POST /v1/zones/{z}/restore         ZoneRequest -> ZoneOutcome
+//!   POST /v1/drain                     DrainRequest -> DrainReport   this node
+//!   POST /v1/rebalance                 groups this node leads and another is home of -> [GroupMove]
 //!   GET  /v1/members                   MembersReport
 //!   POST /v1/members/{node}/replace    ReplaceRequest -> ReplaceReport
 //!   PUT  /v1/builds/{b}/roster         signed roster   -> BuildReport
@@ -69,6 +71,9 @@ pub struct NodeReport {
     pub serving: bool,
     /// Why not, when not.
     pub waiting_for: Option<String>,
+    /// Whether it hands over what it leads, and settles nothing.
+    #[serde(default)]
+    pub drained: bool,
     /// How often it started.
     pub boot_epoch: Option<u32>,
     /// Every group.
@@ -101,6 +106,9 @@ pub struct ZoneReport {
     pub at_ms: UnixMs,
     /// Whether its nodes serve now.
     pub serving: bool,
+    /// Whether its nodes are drained.
+    #[serde(default)]
+    pub drained: bool,
     /// Its nodes.
     pub nodes: Vec<NodeId>,
 }
@@ -121,6 +129,41 @@ pub struct ZoneRequest {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// What a node shall do with its leaderships.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Hand them over, or take them again.
+    pub drain: bool,
+    /// Logged.
+    pub reason: String,
+    /// Only say what would move.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a node did about it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// The node.
+    pub node: NodeId,
+    /// How it is now.
+    pub drained: bool,
+    /// What it handed over.
+    pub moved: Vec<GroupMove>,
+    /// What it leads still.
+    pub left: Vec<String>,
+}
+
+/// A group that is led elsewhere now.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupMove {
+    /// The group's name.
+    pub name: String,
+    /// Who leads it.
+    pub to: NodeId,
 }
 
 /// What a zone operation did or would do.

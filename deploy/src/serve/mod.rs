@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod drain;
 pub mod event;
 pub mod keys;
 pub mod members;

@@ -16,6 +16,7 @@ use kvsvr::etcd::{Identity, MemberInfo};
 use kvsvr::group::KvGroup;
 use kvsvr::machine::control::ControlMachine;
 use kvsvr::machine::data::DataMachine;
+use kvsvr::quota::Quota;
 use kvsvr::server::{KvGroups, KvServer};
 use queue::machine::QueueMachine;
 use queue::partition::{Partition, PartitionConfig};
@@ -33,6 +34,7 @@ use world::net::{Incoming, Net};
 use world::{Clock, Epoch, GroupId, NodeId};
 
 use super::admin::{self, Admin};
+use super::drain;
 use super::observer::Observer;
 use super::payments::Payments;
 use super::readiness::Readiness;
@@ -117,6 +119,7 @@ impl Running {
         let opener = Arc::clone(&payments) as Arc<dyn access::opener::Opener>;
         let edge = Edge::new(edge_config, Arc::clone(&access), opener, Arc::clone(&doors.clock));
 
+        let (drained, is_drained) = watch::channel(false);
         let observer = Arc::new(Observer::default());
         let token = admin_token(&*doors.disk, &cluster)?;
         let readiness = Readiness {
@@ -125,6 +128,7 @@ impl Running {
             access: Arc::clone(&access),
             payments: Arc::clone(&payments),
             store: Arc::clone(&store),
+            drained: is_drained.clone(),
         };
         let admin = Arc::new(Admin {
             node: id,
@@ -136,6 +140,7 @@ impl Running {
             observer: Arc::clone(&observer),
             token: token.clone(),
             host: Arc::clone(&host),
+            drained,
             report: Box::new(move || readiness.report()),
         });
 
@@ -150,7 +155,9 @@ impl Running {
         tasks.serve_http(&node.admin, admin::router(admin)).await?;
         let mut tasks = tasks.tasks;
         tasks.push(tokio::spawn(until(stopped.clone(), watch_storage(Arc::clone(&host), fail_storage))));
-        tasks.push(tokio::spawn(payments.run(stopped.clone())));
+        tasks.push(tokio::spawn(payments.run(stopped.clone(), is_drained.clone())));
+        let keeping = drain::keep_drained(Arc::clone(&host), is_drained);
+        tasks.push(tokio::spawn(until(stopped.clone(), keeping)));
         let register = register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock));
         tasks.push(tokio::spawn(until(stopped.clone(), register)));
         for other in cluster.nodes.iter().filter(|other| other.id != id) {
@@ -260,7 +267,10 @@ async fn add_groups(
     };
     let members =
         cluster.nodes.iter().filter(|node| voters.iter().any(|(voter, _)| *voter == node.id)).map(member);
-    let digest = blake3::hash(cluster.session_public_key.as_bytes());
+    // The id tells a restored cluster from the one it came from, which may share its keys.
+    let mut digest = blake3::Hasher::new();
+    digest.update(cluster.disk_mark().as_bytes()).update(&[0]).update(cluster.session_public_key.as_bytes());
+    let digest = digest.finalize();
     let cluster_id = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight bytes"));
     let identity = Identity { cluster_id, node: id };
     let (storage, data_dir) = (Arc::clone(&doors.storage), cluster.node(id)?.data_dir.clone());
@@ -271,6 +281,7 @@ async fn add_groups(
         Arc::clone(&doors.clock),
         KvGroups { system, control, data },
         Arc::new(move || storage.state_bytes(&data_dir)),
+        Quota::new(cluster.kv.quota_bytes),
     );
     Ok(Groups { kv, partitions })
 }

@@ -86,11 +86,12 @@ impl Payments {
     }
 
     /// Waits for a build, then keeps opener and settler going until `stopped`.
-    pub async fn run(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+    /// While the node is `drained` nothing is settled here; what was taken before is finished.
+    pub async fn run(self: Arc<Self>, mut stopped: watch::Receiver<bool>, drained: watch::Receiver<bool>) {
         let mut active: Option<Active> = None;
         let mut settling = None;
         while !*stopped.borrow() {
-            if let Err(failure) = self.look(&mut active, &mut settling, &stopped).await {
+            if let Err(failure) = self.look(&mut active, &mut settling, &stopped, &drained).await {
                 tracing::warn!(%failure, "the payment roles cannot be brought up to date");
             }
             let pause = tokio::time::timeout(LOOK_EVERY, stopped.changed());
@@ -111,6 +112,7 @@ impl Payments {
         active: &mut Option<Active>,
         settling: &mut Option<tokio::task::JoinHandle<()>>,
         stopped: &watch::Receiver<bool>,
+        drained: &watch::Receiver<bool>,
     ) -> Result<(), Failure> {
         // Taken before the question: the answer is at least as new as this.
         let asked_at = self.clock.now();
@@ -124,16 +126,7 @@ impl Payments {
         let view = Arc::new(EventView { event: record.clone(), confirmed_ms: asked_at });
         match active {
             None => {
-                let (made, settler) = self.activate(&record, &secrets, view, list)?;
-                let mut stop = stopped.clone();
-                *settling = Some(tokio::spawn(async move {
-                    let stop = async move {
-                        // An error means that the sender is gone, which is a stop too.
-                        let _ = stop.wait_for(|stop| *stop).await;
-                    };
-                    settler.run(stop).await;
-                }));
-                *active = Some(made);
+                *active = Some(self.activate(&record, &secrets, view, list)?);
                 tracing::info!(build = %record.build, "opening and settling");
             }
             Some(active) => {
@@ -146,6 +139,15 @@ impl Payments {
                 }
             }
         }
+        if let Some(ended) = settling.take_if(|task| task.is_finished())
+            && ended.await.is_err()
+        {
+            tracing::error!("the settler ended in a panic and is not started again");
+            self.settler.store(None);
+        }
+        if settling.is_none() && !*drained.borrow() {
+            *settling = self.settler.load_full().map(|settler| settle(settler, stopped, drained));
+        }
         Ok(())
     }
 
@@ -155,7 +157,7 @@ impl Payments {
         secrets: &Path,
         view: Arc<EventView>,
         key_list: KeyList,
-    ) -> Result<(Active, Arc<Settler>), Failure> {
+    ) -> Result<Active, Failure> {
         let reading = |what: &str| format!("reading {what} of build {}", record.build);
         let trusted = VerifyingKey::load(&*self.disk, &secrets.join("sign.pub"))
             .context(Exit::Denied, reading("sign.pub"))?;
@@ -181,9 +183,28 @@ impl Payments {
             SettlerConfig::default(),
         ));
         self.opener.store(Some(Arc::new(opener)));
-        self.settler.store(Some(Arc::clone(&settler)));
-        Ok((Active { event, keys, key_list }, settler))
+        self.settler.store(Some(settler));
+        Ok(Active { event, keys, key_list })
     }
+}
+
+/// Settles until the node stops or is drained.
+fn settle(
+    settler: Arc<Settler>,
+    stopped: &watch::Receiver<bool>,
+    drained: &watch::Receiver<bool>,
+) -> tokio::task::JoinHandle<()> {
+    let (mut stopped, mut drained) = (stopped.clone(), drained.clone());
+    tokio::spawn(async move {
+        let stop = async move {
+            // An error means that the sender is gone, which is a stop too.
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => {}
+                _ = drained.wait_for(|drained| *drained) => {}
+            }
+        };
+        settler.run(stop).await;
+    })
 }
 
 /// The limits on what one user may be credited, as the script has them.

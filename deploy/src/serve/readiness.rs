@@ -5,6 +5,7 @@ use std::sync::Arc;
 use access::node::AccessNode;
 use access::status::FileState;
 use replica::host::Host;
+use tokio::sync::watch;
 use world::NodeId;
 
 use super::api::{FileReport, GroupReport, NodeReport};
@@ -27,6 +28,8 @@ pub struct Readiness {
     pub payments: Arc<Payments>,
     /// Its files.
     pub store: Arc<TicketStore>,
+    /// Whether it is drained.
+    pub drained: watch::Receiver<bool>,
 }
 
 impl Readiness {
@@ -65,6 +68,7 @@ impl Readiness {
             node: self.node,
             serving: waiting_for.is_none(),
             waiting_for,
+            drained: *self.drained.borrow(),
             boot_epoch: access.boot_epoch,
             groups,
             problems,

@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use replica::engine::EngineError;
 use replica::engine::rocks::{Memory, Mode, RocksEngine};
 use replica::host::Engines;
 use replica::identity::{LOG_DIR, STATE_DIR};
@@ -37,8 +38,13 @@ impl Storage for RocksStorage {
     fn open(&self, data_dir: &Path) -> Result<Engines, Failure> {
         let open = |name: &str, mode: Mode| {
             let path = data_dir.join(name);
-            RocksEngine::open(&path, mode, Memory::default())
-                .context(Exit::Error, format!("opening {}", path.display()))
+            RocksEngine::open(&path, mode, Memory::default()).map_err(|error| {
+                let exit = match error {
+                    EngineError::Corrupt(_) => Exit::Unverified,
+                    EngineError::Failed(_) => Exit::Error,
+                };
+                Failure::new(exit, format!("opening {}: {error}", path.display()))
+            })
         };
         let log = open(LOG_DIR, Mode::Log)?;
         let state = open(STATE_DIR, Mode::State)?;

@@ -17,6 +17,7 @@ use crate::group::KvGroup;
 use crate::machine::control::ControlMachine;
 use crate::machine::data::DataMachine;
 use crate::machine::encode_command;
+use crate::quota::Quota;
 use crate::server::{KvGroups, KvServer};
 use crate::testing::trio::Shared;
 use crate::testing::{LocalMachine, LocalMember};
@@ -65,6 +66,7 @@ impl Node {
             Arc::new(SystemClock::new()),
             KvGroups { system, control, data: vec![data] },
             Arc::new(|| 0),
+            Quota::new(0),
         );
         let incoming = net.listen(&self.address).await.expect("to listen");
         let routes = server.peer_routes(tonic::service::Routes::default());

@@ -26,9 +26,11 @@ use super::Identity;
 use super::forwarder::Forwarder;
 use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
+use crate::group::read_with;
 use crate::limits::{RETRY_PAUSE, SERVE_DEADLINE};
 use crate::outcome::{CallError, HOP_KEY, NOT_LEADER, not_done};
 use crate::peers::Peers;
+use crate::quota::{self, Quota, Room};
 use crate::refusal::Refusal;
 use crate::wire::etcdserverpb::ResponseHeader;
 use crate::wire::native::ControlCommand;
@@ -43,6 +45,7 @@ pub(crate) struct Courier {
     pub(crate) peers: Arc<Peers>,
     pub(crate) forwarder: Forwarder,
     pub(crate) desk: AuthDesk,
+    pub(crate) quota: Quota,
 }
 
 impl Courier {
@@ -105,6 +108,32 @@ impl Courier {
     /// # Errors
     /// The status etcd would answer.
     pub(crate) async fn propose(&self, command: ControlCommand) -> Result<Reply, Status> {
+        self.check_room(&command).await?;
+        self.deliver(command).await
+    }
+
+    /// Refuses what there is no room for, and sees to it that everybody knows.
+    async fn check_room(&self, command: &ControlCommand) -> Result<(), Status> {
+        let Some(command) = &command.command else { return Ok(()) };
+        let room = read_with(self.port.group(), |view| self.quota.room(view, command));
+        match room.map_err(|error| CallError::Storage(error.to_string()).status())? {
+            Room::Left => return Ok(()),
+            Room::Alarmed => {}
+            Room::Exceeded => {
+                let alarm = quota::raise(super::member_id(self.identity.node));
+                let told = self.deliver(ControlCommand { command: Some(alarm), author: None }).await;
+                tracing::warn!(
+                    quota_bytes = self.quota.bytes(),
+                    told = told.is_ok(),
+                    "the keys of etcd's clients take more than their quota: alarm NOSPACE; compact, delete, \
+                     then `etcdctl alarm disarm`"
+                );
+            }
+        }
+        Err(CallError::Refused(Refusal::NoSpace).status())
+    }
+
+    async fn deliver(&self, command: ControlCommand) -> Result<Reply, Status> {
         let reply = self
             .route(
                 || self.port.carry_out(command.clone()),

@@ -136,6 +136,8 @@ impl Maintenance for MaintenanceService {
         }
         errors.extend(self.alarms()?.iter().map(alarm_text));
         let bytes = i64::try_from((self.state_bytes)()).unwrap_or(i64::MAX);
+        let in_use = read_with(&*self.group, |view| control::bytes(view));
+        let in_use = in_use.map_err(|error| CallError::Storage(error.to_string()).status())?;
         let own = self.courier.identity.node;
         Ok(Response::new(StatusResponse {
             header: Some(self.courier.header()?),
@@ -146,7 +148,7 @@ impl Maintenance for MaintenanceService {
             raft_term: standing.term,
             raft_applied_index: standing.applied_index,
             errors,
-            db_size_in_use: bytes,
+            db_size_in_use: i64::try_from(in_use).unwrap_or(i64::MAX),
             is_learner: self.group.members().learners.contains(&own),
         }))
     }

@@ -24,6 +24,7 @@ use crate::lease::LeaseKeeper;
 use crate::limits::LEASE_TICK;
 use crate::machine::control::{self, alarm, lease};
 use crate::outcome::CallError;
+use crate::quota::Quota;
 use crate::wire::etcdserverpb::AlarmType;
 
 /// Methods that are counted at most: the port serves fewer; more are somebody's guesses.
@@ -57,6 +58,7 @@ pub struct Metrics {
     group: Arc<dyn GroupAdmin>,
     keeper: Arc<LeaseKeeper>,
     state_bytes: StateBytes,
+    quota: Quota,
     leader_changes: AtomicU64,
     // By method and code.
     calls: Mutex<BTreeMap<(String, usize), u64>>,
@@ -88,9 +90,10 @@ impl Metrics {
         group: Arc<dyn GroupAdmin>,
         keeper: Arc<LeaseKeeper>,
         state_bytes: StateBytes,
+        quota: Quota,
     ) -> Arc<Metrics> {
         let leader_changes = AtomicU64::new(0);
-        Arc::new(Metrics { node, group, keeper, state_bytes, leader_changes, calls: Mutex::default() })
+        Arc::new(Metrics { node, group, keeper, state_bytes, quota, leader_changes, calls: Mutex::default() })
     }
 
     /// Counts changes of leaders for ever.
@@ -179,7 +182,18 @@ impl Metrics {
             "Room the state of all groups takes on the node's disk.",
             bytes,
         );
-        page.figure("gauge", "etcd_mvcc_db_total_size_in_use_in_bytes", "The same.", bytes);
+        page.figure(
+            "gauge",
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "What the keys of etcd's clients and their history take; the quota is about this.",
+            read_with(&*self.group, |view| control::bytes(view))?,
+        );
+        page.figure(
+            "gauge",
+            "etcd_server_quota_backend_bytes",
+            "What they may take; 0 for no bound.",
+            self.quota.bytes(),
+        );
         let (revision, compacted) = read_with(&*self.group, |view| control::revisions(view))?;
         let granted = read_with(&*self.group, |view| lease::last_grant(view))?;
         let alarms = read_with(&*self.group, |view| alarm::list(view, AlarmType::None))?;

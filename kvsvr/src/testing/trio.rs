@@ -29,6 +29,7 @@ use crate::admin::{GroupAdmin, Members};
 use crate::etcd::{Identity, MemberInfo};
 use crate::group::{KvGroup, Standing};
 use crate::machine::control::ControlMachine;
+use crate::quota::Quota;
 use crate::server::{KvGroups, KvServer};
 
 /// The machine, and who leads it.
@@ -175,6 +176,14 @@ impl Trio {
     /// # Panics
     /// When loopback has no free ports.
     pub async fn start(clock: Arc<dyn Clock>) -> Trio {
+        Trio::start_with(clock, Quota::new(0)).await
+    }
+
+    /// The same, and every member lets so much be written.
+    ///
+    /// # Panics
+    /// When loopback has no free ports.
+    pub async fn start_with(clock: Arc<dyn Clock>, quota: Quota) -> Trio {
         let shared = Shared::led_by(nodes()[0]);
         let mut members = Vec::new();
         let mut listeners = Vec::new();
@@ -198,6 +207,7 @@ impl Trio {
                 Arc::clone(&clock),
                 KvGroups { system, control, data: Vec::new() },
                 bytes,
+                quota,
             );
             let routes = server.peer_routes(tonic::service::Routes::default());
             trio.tasks.push(serve(peers, routes));

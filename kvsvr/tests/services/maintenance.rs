@@ -1,7 +1,10 @@
 //! The Maintenance and Cluster services.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use kvsvr::testing::trio::nodes;
+use kvsvr::quota::Quota;
+use kvsvr::testing::trio::{Trio, nodes};
 use kvsvr::wire::etcdserverpb::alarm_request::AlarmAction;
 use kvsvr::wire::etcdserverpb::cluster_client::ClusterClient;
 use kvsvr::wire::etcdserverpb::kv_client::KvClient;
@@ -12,6 +15,8 @@ use kvsvr::wire::etcdserverpb::*;
 use tokio_stream::StreamExt;
 use tonic::Code;
 use tonic::transport::Channel;
+use world::UnixMs;
+use world::clock::ManualClock;
 
 use super::{get, put, refused, trio};
 
@@ -77,6 +82,40 @@ async fn while_space_is_short_nothing_that_needs_space_is_taken() {
     refused(put(&channel, "k", "w", 0).await, Code::ResourceExhausted, text);
     assert_eq!(alarm(&other, AlarmAction::Deactivate, 7, AlarmType::Nospace).await, [expected]);
     put(&channel, "k", "w", 0).await.expect("there is space again");
+}
+
+#[tokio::test]
+async fn a_member_whose_quota_is_exceeded_raises_the_alarm_for_all_until_space_was_freed() {
+    let clock = Arc::new(ManualClock::at(UnixMs(1)));
+    let trio = Trio::start_with(clock, Quota::new(20_000)).await;
+    let (channel, other) = (trio.channel(1).await, trio.channel(2).await);
+    let text = "etcdserver: mvcc: database space exceeded";
+    let mut written = 0;
+    while put(&channel, &format!("k{written}"), &"v".repeat(500), 0).await.is_ok() {
+        written += 1;
+        assert!(written < 40, "nothing was refused");
+    }
+    assert!(written > 10, "refused after {written} puts of 500 bytes");
+    let expected =
+        AlarmMember { member_id: u64::from(nodes()[1].as_u16()), alarm: AlarmType::Nospace as i32 };
+    assert_eq!(alarm(&other, AlarmAction::Get, 0, AlarmType::None).await, [expected]);
+    // The alarm holds on every member, for what would have had room as well.
+    refused(put(&other, "k", "", 0).await, Code::ResourceExhausted, text);
+    let status =
+        MaintenanceClient::new(other.clone()).status(StatusRequest {}).await.expect("told").into_inner();
+    assert!((15_000..=20_000).contains(&status.db_size_in_use), "{status:?}");
+    // Disarmed before anything was freed, it is raised again.
+    alarm(&other, AlarmAction::Deactivate, expected.member_id, AlarmType::Nospace).await;
+    refused(put(&channel, "k0", &"v".repeat(5_000), 0).await, Code::ResourceExhausted, text);
+    assert_eq!(alarm(&other, AlarmAction::Get, 0, AlarmType::None).await, [expected]);
+    let mut kv = KvClient::new(channel.clone());
+    let all = DeleteRangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+    let deleted = kv.delete_range(all).await.expect("deleting frees").into_inner();
+    let revision = deleted.header.expect("a header").revision;
+    kv.compact(CompactionRequest { revision, physical: true }).await.expect("compacting frees");
+    alarm(&other, AlarmAction::Deactivate, expected.member_id, AlarmType::Nospace).await;
+    put(&channel, "k", "v", 0).await.expect("there is room again");
+    assert_eq!(alarm(&other, AlarmAction::Get, 0, AlarmType::None).await, []);
 }
 
 #[tokio::test]

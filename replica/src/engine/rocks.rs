@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Invariant: the log is opened only if every record up to its torn end reads back as it was
-//! written. RocksDB's default recovery would stop at the first bad record and open what is before
-//! it, silently dropping acknowledged entries or a vote; here such a log is refused.
+//! written ([`wal`]). RocksDB's default recovery would stop at the first bad record and open what is
+//! before it, silently dropping acknowledged entries or a vote; here such a log is refused.
 //!
 //! Not here: compression (entries are opaque and short-lived; no C library more), column families
 //! (one key space, cut by prefixes), background tuning by hand.
 
 mod pinned;
+pub mod wal;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -60,6 +61,8 @@ pub struct RocksEngine {
     db: Arc<DB>,
     mode: Mode,
     failed: OnceLock<EngineError>,
+    /// Dropped last.
+    _hold: wal::Hold,
 }
 
 impl RocksEngine {
@@ -68,11 +71,19 @@ impl RocksEngine {
     /// # Errors
     /// [`EngineError::Corrupt`] with what to do about it; [`EngineError::Failed`] otherwise.
     pub fn open(path: &Path, mode: Mode, memory: Memory) -> Result<Arc<RocksEngine>, EngineError> {
-        if mode == Mode::Log && lost_its_wal(path) {
-            return Err(damage(path, mode, "its write-ahead log is gone"));
+        let failed = |error: std::io::Error| EngineError::Failed(format!("{}: {error}", path.display()));
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let hold = wal::Hold::take(path).map_err(failed)?.ok_or_else(|| {
+            let path = path.display();
+            EngineError::Failed(format!("another process holds {path}; two nodes cannot share a data_dir"))
+        })?;
+        match mode {
+            Mode::Log if lost_its_wal(path) => return Err(damage(path, mode, "its write-ahead log is gone")),
+            Mode::Log => wal::mend(path, &hold)?,
+            Mode::State => wal::refuse_any_record(path)?,
         }
         let db = DB::open(&options(mode, memory), path).map_err(|error| refusal(path, mode, &error))?;
-        Ok(Arc::new(RocksEngine { db: Arc::new(db), mode, failed: OnceLock::new() }))
+        Ok(Arc::new(RocksEngine { db: Arc::new(db), mode, failed: OnceLock::new(), _hold: hold }))
     }
 
     fn healthy(&self) -> Result<(), EngineError> {
@@ -241,12 +252,19 @@ fn is_damage(error: &rocksdb::Error, text: &str) -> bool {
         || ["Corruption", "checksum mismatch", "No such file"].iter().any(|sign| text.contains(sign))
 }
 
+/// The manifest of an instance that was never opened to the end: the first one that was replaces it,
+/// after it has made its write-ahead log.
+const MANIFEST_OF_NONE: &str = "MANIFEST-000001";
+
 /// Whether `path` holds an instance without any write-ahead log file. RocksDB always keeps one, and
 /// yet opens without complaint when the newest is missing: its manifest knows the closed ones only.
+/// Only a process that was killed in its very first start leaves none, and nothing else either.
 fn lost_its_wal(path: &Path) -> bool {
     let Ok(files) = std::fs::read_dir(path) else { return false };
     let is_wal = |file: &std::fs::DirEntry| file.path().extension().is_some_and(|end| end == "log");
-    path.join("CURRENT").exists() && !files.flatten().any(|file| is_wal(&file))
+    let current = std::fs::read_to_string(path.join("CURRENT"));
+    let was_open = current.is_ok_and(|manifest| manifest.trim_end() != MANIFEST_OF_NONE);
+    was_open && !files.flatten().any(|file| is_wal(&file))
 }
 
 fn refusal(path: &Path, mode: Mode, error: &rocksdb::Error) -> EngineError {

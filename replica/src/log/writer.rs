@@ -10,7 +10,9 @@
 //! task in the simulator, where a sync takes as long as the harness says and nothing may block.
 //!
 //! Invariant: no completion is reported before the round it belongs to is durable; after a failed
-//! round every completion is that failure (the engine never recovers from one).
+//! round every completion is that failure (the engine never recovers from one). Every round has a durable
+//! point of its own, and the next begins after it: what a power cut can take apart is the last round alone,
+//! and nobody was told of it (`engine::rocks::wal` rests on this).
 //!
 //! Not here: what the batches hold.
 
@@ -32,6 +34,9 @@ use crate::types::TypeConfig;
 
 /// Bytes gathered into one round at most, so that a backlog does not become one giant batch.
 const ROUND_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes that wait for a round somebody waits for; beyond, they make one themselves.
+const LAZY_BYTES_MAX: usize = 1 << 20;
 
 /// Waits as long as a sync takes; asked once per durable point by the simulator's driver.
 pub type Pause = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -89,8 +94,15 @@ impl LogWriter {
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || {
-                while let Some(round) = Round::gather(queue.blocking_recv(), &mut queue) {
-                    round.write_blocking(&*engine, &counters);
+                let mut round = Round::default();
+                loop {
+                    let ended = round.gather(queue.blocking_recv(), &mut queue);
+                    if round.is_due(ended) {
+                        std::mem::take(&mut round).write_blocking(&*engine, &counters);
+                    }
+                    if ended {
+                        return;
+                    }
                 }
             })
             .map_err(|error| EngineError::Failed(format!("no thread for the log: {error}")))?;
@@ -105,8 +117,15 @@ impl LogWriter {
         let (writer, mut queue) = LogWriter::unstarted();
         let counters = Arc::clone(&writer.counters);
         tokio::spawn(async move {
-            while let Some(round) = Round::gather(queue.recv().await, &mut queue) {
-                round.write_pausing(&*engine, &counters, &pause).await;
+            let mut round = Round::default();
+            loop {
+                let ended = round.gather(queue.recv().await, &mut queue);
+                if round.is_due(ended) {
+                    std::mem::take(&mut round).write_pausing(&*engine, &counters, &pause).await;
+                }
+                if ended {
+                    return;
+                }
             }
         });
         writer
@@ -156,45 +175,49 @@ fn stopped() -> io::Error {
 }
 
 /// Everything that shares one durable point.
+#[derive(Default)]
 struct Round {
     batch: Batch,
     dones: Vec<Done>,
-    durable: bool,
-    last: bool,
+    /// Somebody waits for it.
+    awaited: bool,
 }
 
 impl Round {
-    /// Takes `first` and whatever else is queued by now. `None` when the writer is to end.
-    fn gather(first: Option<Message>, queue: &mut UnboundedReceiver<Message>) -> Option<Round> {
-        let mut round = Round { batch: Batch::new(), dones: Vec::new(), durable: false, last: false };
+    /// Takes `first` and whatever else is queued by now. Answers whether nothing will come any more.
+    fn gather(&mut self, first: Option<Message>, queue: &mut UnboundedReceiver<Message>) -> bool {
+        let ended = first.is_none();
         let mut next = first;
         while let Some(message) = next {
             match message {
-                Message::Write(batch, done) => round.add(batch, done),
-                Message::Stop => {
-                    // Whoever sends later learns that nobody receives; what was sent before is
-                    // still in the queue and is taken below.
-                    queue.close();
-                    round.last = true;
-                }
+                Message::Write(batch, done) => self.add(batch, done),
+                // Whoever sends later learns that nobody receives; what was sent before is still in
+                // the queue and is taken below.
+                Message::Stop => queue.close(),
             }
-            if round.batch.size_bytes() >= ROUND_BYTES_MAX {
+            if self.batch.size_bytes() >= ROUND_BYTES_MAX {
                 break;
             }
             next = queue.try_recv().ok();
         }
-        (!round.dones.is_empty()).then_some(round)
+        ended
     }
 
     fn add(&mut self, batch: Batch, done: Done) {
         self.batch.append(batch);
-        self.durable |= !matches!(done, Done::Lazy);
+        self.awaited |= !matches!(done, Done::Lazy);
         self.dones.push(done);
+    }
+
+    /// What nobody waits for goes with what somebody waits for.
+    fn is_due(&self, ended: bool) -> bool {
+        let alone = ended || self.batch.size_bytes() >= LAZY_BYTES_MAX;
+        self.awaited || (alone && !self.dones.is_empty())
     }
 
     fn write_blocking(mut self, engine: &dyn Engine, counters: &Counters) {
         let batch = std::mem::take(&mut self.batch);
-        let result = if self.durable { engine.write_durable(batch) } else { engine.write(batch) };
+        let result = engine.write_durable(batch);
         self.finish(result, counters);
     }
 
@@ -206,7 +229,7 @@ impl Round {
             let _ = engine.flush();
             return;
         }
-        if result.is_ok() && self.durable {
+        if result.is_ok() {
             pause().await;
             result = engine.flush();
         }
@@ -215,9 +238,7 @@ impl Round {
 
     /// Reports the outcome, in the order of the queue.
     fn finish(self, result: Result<(), EngineError>, counters: &Counters) {
-        if self.durable {
-            counters.syncs.fetch_add(1, Ordering::Relaxed);
-        }
+        counters.syncs.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = &result {
             tracing::error!(%error, "the log cannot be written; this node must stop");
         }

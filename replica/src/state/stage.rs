@@ -105,6 +105,12 @@ impl StagedSnapshot {
         Ok(())
     }
 
+    /// Makes what arrived durable; for pairs that come from within this process, whose seal is what they are.
+    pub(super) fn seal_as_arrived(&mut self, now_ms: u64) -> Result<(), StageError> {
+        let seal = self.sealer.seal(now_ms);
+        self.seal(&seal)
+    }
+
     /// The generation and its clock, if it may be put in force in this group.
     pub(super) fn ready(&self, group: GroupId) -> Option<(u32, u64)> {
         let sealed = self.sealed.filter(|_| self.group == group && !self.installed)?;

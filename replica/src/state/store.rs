@@ -14,7 +14,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder, Snapshot};
@@ -28,14 +28,17 @@ use crate::machine::{Machine, PrefixView, prefix_end};
 use crate::state::apply::gather;
 use crate::state::keys::{self, Kind};
 use crate::state::live::{Core, Current, Head, StateHandle, put_head};
+use crate::state::page;
 use crate::state::snapshot::{OutgoingSnapshot, SnapshotData};
-use crate::state::stage::StagedSnapshot;
+use crate::state::stage::{StageError, StagedSnapshot};
 use crate::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 type StateSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 /// Bytes of a page when a snapshot is copied within this process.
 const COPY_PAGE_BYTES: usize = 1 << 20;
+/// Pairs of a page when they do not come from a snapshot.
+const COPY_PAGE_PAIRS: usize = 1024;
 
 /// The state of one group.
 pub struct StateStore<M> {
@@ -103,6 +106,28 @@ impl<M: Machine> StateStore<M> {
         let mut batch = Batch::with_capacity(1);
         batch.delete_range(old.clone(), prefix_end(&old));
         Ok(core.engine.write(batch)?)
+    }
+
+    /// Begins with these pairs, as if they had come with a snapshot.
+    pub(crate) async fn plant(
+        &mut self,
+        meta: &SnapshotMeta,
+        pairs: &[(Bytes, Bytes)],
+        now: UnixMs,
+    ) -> Result<(), EngineError> {
+        let failed = |error: StageError| match error {
+            StageError::Engine(error) => error,
+            other => EngineError::Corrupt(other.to_string()),
+        };
+        let mut staged = self.handle().stage_snapshot();
+        for some in pairs.chunks(COPY_PAGE_PAIRS) {
+            let mut page = BytesMut::new();
+            some.iter().for_each(|(key, value)| page::push(&mut page, key, value));
+            staged.write_page(page.freeze()).map_err(failed)?;
+        }
+        staged.seal_as_arrived(now.0).map_err(failed)?;
+        let installed = self.install_snapshot(meta, SnapshotData::Incoming(staged)).await;
+        installed.map_err(|error| EngineError::Failed(error.to_string()))
     }
 
     /// Receives a snapshot taken in this process, page by page like any other.

@@ -16,7 +16,7 @@ use replica::testing::Sums;
 use replica::types::Entry;
 use world::GroupId;
 
-use crate::child::{GROUPS, entry, open_engines};
+use crate::child::{GROUPS, LOG, entry, open_engines, wals};
 
 /// One change of a group's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +93,10 @@ pub struct Counts {
     pub begun_and_there: u64,
     /// Operations that were begun, not acknowledged, and gone.
     pub begun_and_gone: u64,
-    /// Torn logs that were refused aloud.
-    pub torn_and_refused: u64,
+    /// Tails that were filled with zeros.
+    pub zeroed: u64,
+    /// Tails full of garbage that were refused, and opened when they were trimmed.
+    pub refused_and_trimmed: u64,
     /// Bytes of write-ahead log that power cuts took or tore.
     pub cut_bytes: u64,
 }
@@ -198,7 +200,9 @@ impl Cluster {
             check_state(number, group, &state, when);
         }
         writer.stop();
-        self.synced.clear();
+        drop((log, state));
+        // What was read and lies there still is there to stay.
+        self.synced = wals(&dir.join(LOG)).into_iter().collect();
     }
 }
 

@@ -5,6 +5,7 @@ mod cluster;
 mod identity;
 mod leadership;
 mod memnet;
+mod planted;
 mod power;
 mod replication;
 mod snapshots;

@@ -8,7 +8,7 @@
 //! taken; deleting and compacting go on. While the data is known to differ between members nothing
 //! is answered.
 //!
-//! Not here: who raises them. Members propose that as anybody may.
+//! Not here: who raises them. Members propose that (`crate::quota`), as anybody may.
 
 use std::ops::ControlFlow;
 
@@ -102,6 +102,14 @@ pub(super) fn check_command(gate: Gate, command: &Command) -> Result<(), Refusal
         _ => false,
     };
     if gate.has(Gate::NO_SPACE) && needs_space { Err(Refusal::NoSpace) } else { Ok(()) }
+}
+
+/// Whether space is short, as far as this view knows.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn space_is_short(view: &dyn View) -> Result<bool, EngineError> {
+    Ok(Gate::read(view)?.has(Gate::NO_SPACE))
 }
 
 /// Why nothing is read while alarms stand.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   key                                   value
-//!   'm'                                   1 | revision i64 | compacted i64 | swept revision i64 | swept sub u32
+//!   'm'                                   2 | revision i64 | compacted i64 | swept revision i64 | swept sub u32
+//!                                           | bytes u64                     (without in format 1)
 //!   'k' key                               1 | create i64 | mod i64 | version i64 | lease i64 | value...
 //!   'v' escaped key  revision i64 sub u32  1 (put) or 0 (tombstone)
 //!   'r' revision i64 sub u32              1 | kind u8 | create i64 | version i64 | lease i64 | key length u32 | key | value...
@@ -20,6 +21,9 @@ use replica::engine::EngineError;
 use crate::wire::mvccpb::KeyValue;
 
 const FORMAT: u8 = 1;
+const META_FORMAT: u8 = 2;
+/// Bytes of a live pair's stored form before the value.
+const LATEST_HEAD_BYTES: usize = 33;
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xff;
 const ESCAPED_END: u8 = 0x01;
@@ -45,6 +49,8 @@ pub struct Meta {
     pub compacted: i64,
     /// The next place that a sweep will look at.
     pub sweep_next: Place,
+    /// What the keys and their history take: the lengths of all keys and values under `k`, `v` and `r`.
+    pub bytes: u64,
 }
 
 /// What happened to a key.
@@ -58,31 +64,40 @@ pub struct Event {
 
 impl Meta {
     /// The empty store.
-    pub const EMPTY: Meta = Meta { revision: 1, compacted: -1, sweep_next: Place { revision: 1, sub: 0 } };
+    pub const EMPTY: Meta =
+        Meta { revision: 1, compacted: -1, sweep_next: Place { revision: 1, sub: 0 }, bytes: 0 };
 
     /// The stored form.
     pub fn encode(&self) -> Bytes {
         assert!(self.compacted <= self.revision, "what is compacted has happened");
-        let mut bytes = BytesMut::with_capacity(29);
-        bytes.put_u8(FORMAT);
+        let mut bytes = BytesMut::with_capacity(37);
+        bytes.put_u8(META_FORMAT);
         bytes.put_i64(self.revision);
         bytes.put_i64(self.compacted);
         bytes.put_i64(self.sweep_next.revision);
         bytes.put_u32(self.sweep_next.sub);
+        bytes.put_u64(self.bytes);
         bytes.freeze()
     }
 
     /// Reads the stored form back.
     pub fn decode(mut bytes: Bytes) -> Result<Meta, EngineError> {
-        if bytes.len() != 29 || bytes.get_u8() != FORMAT {
-            return Err(EngineError::Corrupt(
-                "the store's meta record has another size or format".to_owned(),
-            ));
-        }
+        let counted = match (bytes.len(), bytes.first()) {
+            (29, Some(&FORMAT)) => false,
+            (37, Some(&META_FORMAT)) => true,
+            _ => {
+                return Err(EngineError::Corrupt(
+                    "the store's meta record has another size or format".to_owned(),
+                ));
+            }
+        };
+        bytes.advance(1);
         Ok(Meta {
             revision: bytes.get_i64(),
             compacted: bytes.get_i64(),
             sweep_next: Place { revision: bytes.get_i64(), sub: bytes.get_u32() },
+            // A store that was not counted counts from now on, and never below nothing.
+            bytes: if counted { bytes.get_u64() } else { 0 },
         })
     }
 }
@@ -102,11 +117,16 @@ pub const EVENT_END: &[u8] = b"s";
 /// The first key behind the version index.
 pub const VERSION_END: &[u8] = b"w";
 
+/// What a live pair takes, with its key.
+pub fn latest_bytes(pair: &KeyValue) -> u64 {
+    (1 + pair.key.len() + LATEST_HEAD_BYTES + pair.value.len()) as u64
+}
+
 /// The stored form of a live pair. Its key is the key it is stored under.
 pub fn encode_latest(pair: &KeyValue) -> Bytes {
     assert!(pair.create_revision <= pair.mod_revision, "a key is created before it is written again");
     assert!(pair.version > 0, "a live key has been written");
-    let mut bytes = BytesMut::with_capacity(33 + pair.value.len());
+    let mut bytes = BytesMut::with_capacity(LATEST_HEAD_BYTES + pair.value.len());
     bytes.put_u8(FORMAT);
     bytes.put_i64(pair.create_revision);
     bytes.put_i64(pair.mod_revision);

@@ -24,8 +24,9 @@ fn pair() -> KeyValue {
 #[test]
 fn the_stored_bytes_are_frozen() {
     let place = Place { revision: 7, sub: 1 };
-    let meta = Meta { revision: 7, compacted: -1, sweep_next: place };
-    assert_eq!(hex(&meta.encode()), "010000000000000007ffffffffffffffff000000000000000700000001");
+    let meta = Meta { revision: 7, compacted: -1, sweep_next: place, bytes: 300 };
+    let stored = "020000000000000007ffffffffffffffff000000000000000700000001000000000000012c";
+    assert_eq!(hex(&meta.encode()), stored);
     assert_eq!(hex(&latest_key(b"a\0b")), "6b610062");
     let latest = "01000000000000000200000000000000070000000000000003000000000000000976";
     assert_eq!(hex(&encode_latest(&pair())), latest);
@@ -35,6 +36,17 @@ fn the_stored_bytes_are_frozen() {
     assert_eq!(hex(&event_key(place)), "72000000000000000700000001");
     let event = "01000000000000000002000000000000000300000000000000090000000361006276";
     assert_eq!(hex(&encode_event(&Event { pair: pair(), tombstone: false })), event);
+}
+
+#[test]
+fn a_meta_record_of_format_1_is_read_as_one_that_counted_nothing() {
+    let mut stored = vec![1];
+    stored.extend(7i64.to_be_bytes());
+    stored.extend((-1i64).to_be_bytes());
+    stored.extend(7i64.to_be_bytes());
+    stored.extend(1u32.to_be_bytes());
+    let meta = Meta { revision: 7, compacted: -1, sweep_next: Place { revision: 7, sub: 1 }, bytes: 0 };
+    assert_eq!(Meta::decode(stored.into()).expect("format 1"), meta);
 }
 
 #[test]

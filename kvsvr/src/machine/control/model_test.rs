@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::model_steps_test::{Step, step};
-use super::{ControlMachine, Fault, layout, lease, read_range, read_txn};
+use super::{ControlMachine, Fault, bytes, layout, lease, read_range, read_txn};
 use crate::machine::control::check;
 use crate::machine::encode_command;
 use crate::refusal::Refusal;
@@ -330,8 +330,16 @@ fn run(steps: Vec<Step>) {
         }
     }
     leases_know_their_keys(&machine, &model);
+    the_bytes_are_counted_rightly(&machine);
     every_kept_revision_reads_as_it_was(&mut machine, &model);
     what_is_swept_leaves_only_what_can_be_read(&mut machine, &model);
+}
+
+fn the_bytes_are_counted_rightly(machine: &LocalMachine<ControlMachine>) {
+    let counted = |key: &[u8]| [b"k", b"v", b"r"].iter().any(|kind| key.starts_with(*kind));
+    let pairs = machine.view().iter().filter(|(key, _)| counted(key));
+    let taken: u64 = pairs.map(|(key, value)| (key.len() + value.len()) as u64).sum();
+    assert_eq!(bytes(machine.view()), Ok(taken));
 }
 
 fn leases_know_their_keys(machine: &LocalMachine<ControlMachine>, model: &Model) {
@@ -368,6 +376,7 @@ fn every_kept_revision_reads_as_it_was(machine: &mut LocalMachine<ControlMachine
 
 fn what_is_swept_leaves_only_what_can_be_read(machine: &mut LocalMachine<ControlMachine>, model: &Model) {
     apply(machine, Command::Sweep(Sweep {}));
+    the_bytes_are_counted_rightly(machine);
     every_kept_revision_reads_as_it_was(machine, model);
     let compacted = model.compacted.max(0);
     let mut survivors = Vec::new();

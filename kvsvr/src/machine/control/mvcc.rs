@@ -32,6 +32,9 @@ pub(super) struct Mvcc<'s, 'b> {
     meta: Meta,
     // Writes so far; the next one's sub-revision. All stand at revision `meta.revision + 1`.
     changes: u32,
+    // Bytes that these writes added, and took away.
+    added: u64,
+    removed: u64,
 }
 
 /// The keys `[from, to)`; without `to`, from `from` on; or one key.
@@ -71,12 +74,12 @@ pub(super) fn read_meta(view: &dyn View) -> Result<Meta, EngineError> {
 impl<'s, 'b> Mvcc<'s, 'b> {
     /// A session that reads.
     pub(super) fn read_only(view: &'s dyn View) -> Result<Mvcc<'s, 'b>, EngineError> {
-        Ok(Mvcc { meta: read_meta(view)?, access: Access::Read(view), changes: 0 })
+        Ok(Mvcc { meta: read_meta(view)?, access: Access::Read(view), changes: 0, added: 0, removed: 0 })
     }
 
     /// A session that may write. End it with `finish`.
     pub(super) fn writing(txn: &'s mut Txn<'b>) -> Result<Mvcc<'s, 'b>, EngineError> {
-        Ok(Mvcc { meta: read_meta(txn)?, access: Access::Write(txn), changes: 0 })
+        Ok(Mvcc { meta: read_meta(txn)?, access: Access::Write(txn), changes: 0, added: 0, removed: 0 })
     }
 
     /// What this session reads, its own writes included.
@@ -232,19 +235,25 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         }
     }
 
-    fn record(&mut self, event: &Event) {
+    /// Writes an event; `before` is the live pair it takes the place of.
+    fn record(&mut self, event: &Event, before: Option<&KeyValue>) {
         assert!(event.pair.mod_revision == self.meta.revision + 1, "a session writes one revision");
         let place = Place { revision: event.pair.mod_revision, sub: self.changes };
         self.changes = self.changes.checked_add(1).expect("a request cannot make 2^32 writes");
         let key = event.pair.key.clone();
-        let txn = self.txn();
-        txn.put(layout::event_key(place), layout::encode_event(event));
-        txn.put(layout::version_key(&key, place), layout::encode_version(event.tombstone));
+        self.write(layout::event_key(place), layout::encode_event(event));
+        self.write(layout::version_key(&key, place), layout::encode_version(event.tombstone));
+        self.removed += before.map_or(0, layout::latest_bytes);
         if event.tombstone {
-            txn.delete(layout::latest_key(&key));
+            self.txn().delete(layout::latest_key(&key));
         } else {
-            txn.put(layout::latest_key(&key), layout::encode_latest(&event.pair));
+            self.write(layout::latest_key(&key), layout::encode_latest(&event.pair));
         }
+    }
+
+    fn write(&mut self, key: Bytes, value: Bytes) {
+        self.added += (key.len() + value.len()) as u64;
+        self.txn().put(key, value);
     }
 
     /// Writes a key.
@@ -258,7 +267,7 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         let hung_on = previous.as_ref().map_or(0, |pair| pair.lease);
         lease::rehang(self.txn(), &key, hung_on, lease);
         let pair = KeyValue { key, create_revision, mod_revision: revision, version, value, lease };
-        self.record(&Event { pair, tombstone: false });
+        self.record(&Event { pair, tombstone: false }, previous.as_ref());
         Ok(())
     }
 
@@ -269,7 +278,7 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         for pair in &found.pairs {
             lease::rehang(self.txn(), &pair.key, pair.lease, 0);
             let dead = KeyValue { key: pair.key.clone(), mod_revision, ..KeyValue::default() };
-            self.record(&Event { pair: dead, tombstone: true });
+            self.record(&Event { pair: dead, tombstone: true }, Some(pair));
         }
         assert!(found.pairs.len() as i64 == found.count, "without a limit every pair is kept");
         Ok(found.pairs)
@@ -280,7 +289,8 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         if self.changes == 0 {
             return;
         }
-        let meta = Meta { revision: self.meta.revision + 1, ..self.meta };
+        let bytes = (self.meta.bytes + self.added).saturating_sub(self.removed);
+        let meta = Meta { revision: self.meta.revision + 1, bytes, ..self.meta };
         self.txn().put(layout::META_KEY, meta.encode());
     }
 }

@@ -51,15 +51,17 @@ pub(super) fn sweep(txn: &mut Txn<'_>, events_max: usize) -> Result<bool, Engine
     let owed = owed_events(txn, meta.sweep_next, end, events_max)?;
     let clean = owed.len() < events_max;
     let last = owed.last().map(|(place, _)| *place);
+    let mut freed = 0;
     for (place, event) in &owed {
-        visit(txn, *place, event, compacted)?;
+        freed += visit(txn, *place, event, compacted)?;
     }
     let sweep_next = match last {
         Some(place) if !clean => Place { sub: place.sub + 1, ..place },
         _ => visited(compacted),
     };
     assert!(sweep_next > meta.sweep_next, "a sweep moves on");
-    txn.put(layout::META_KEY, Meta { sweep_next, ..meta }.encode());
+    let bytes = meta.bytes.saturating_sub(freed);
+    txn.put(layout::META_KEY, Meta { sweep_next, bytes, ..meta }.encode());
     Ok(clean)
 }
 
@@ -91,10 +93,12 @@ fn owed_events(
     fault.map_or(Ok(owed), Err)
 }
 
-fn visit(txn: &mut Txn<'_>, place: Place, event: &Event, compacted: i64) -> Result<(), EngineError> {
+/// Answers how many bytes were given back.
+fn visit(txn: &mut Txn<'_>, place: Place, event: &Event, compacted: i64) -> Result<u64, EngineError> {
     let key = &event.pair.key;
     let prefix = layout::version_prefix(key);
     let mut before = None;
+    let mut freed = 0;
     txn.scan(&prefix, &layout::version_key(key, place), true, &mut |stored_key, _| {
         before = Some(layout::decode_version_key(stored_key));
         ControlFlow::Break(())
@@ -103,18 +107,22 @@ fn visit(txn: &mut Txn<'_>, place: Place, event: &Event, compacted: i64) -> Resu
         let (before_key, before_place) = before?;
         assert!(before_key == *key, "the scan stays within the key");
         assert!(before_place < place, "the scan stays before the event");
-        forget(txn, key, before_place, compacted);
+        freed += forget(txn, key, before_place, compacted)?;
     }
     if event.tombstone {
-        forget(txn, key, place, compacted);
+        freed += forget(txn, key, place, compacted)?;
     }
-    Ok(())
+    Ok(freed)
 }
 
-fn forget(txn: &mut Txn<'_>, key: &[u8], place: Place, compacted: i64) {
+fn forget(txn: &mut Txn<'_>, key: &[u8], place: Place, compacted: i64) -> Result<u64, EngineError> {
     if place.revision >= compacted {
-        return;
+        return Ok(0);
     }
-    txn.delete(layout::event_key(place));
-    txn.delete(layout::version_key(key, place));
+    let (event_key, version_key) = (layout::event_key(place), layout::version_key(key, place));
+    let Some(event) = txn.get(&event_key)? else { return Ok(0) };
+    let freed = event_key.len() + event.len() + version_key.len() + layout::encode_version(false).len();
+    txn.delete(event_key);
+    txn.delete(version_key);
+    Ok(freed as u64)
 }

@@ -82,6 +82,19 @@ fn a_log_whose_wal_is_gone_is_refused() {
 }
 
 #[test]
+fn a_log_whose_very_first_start_was_killed_starts_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let current = directory.path().join("CURRENT");
+    std::fs::write(&current, "MANIFEST-000001\n").expect("written");
+    assert!(!lost_its_wal(directory.path()), "RocksDB makes its log after this");
+    std::fs::write(&current, "MANIFEST-000005\n").expect("written");
+    assert!(lost_its_wal(directory.path()));
+    drop(RocksEngine::open(&directory.path().join("new"), Mode::Log, SMALL).expect("new"));
+    let opened = std::fs::read_to_string(directory.path().join("new/CURRENT")).expect("there");
+    assert_ne!(opened.trim_end(), MANIFEST_OF_NONE, "RocksDB keeps its first manifest now: look again");
+}
+
+#[test]
 fn state_is_lost_until_it_is_flushed_and_then_it_stays() {
     let directory = tempfile::tempdir().expect("a directory");
     let live = directory.path().join("live");

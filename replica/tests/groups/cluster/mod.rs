@@ -15,19 +15,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use replica::config::ReplicaConfig;
 use replica::engine::rocks::{Memory, Mode, RocksEngine};
-use replica::engine::{Engine, View};
+use replica::engine::{Engine, EngineError, View};
 use replica::error::ProposeError;
 use replica::group::Group;
 use replica::host::{Engines, Host, HostConfig};
 use replica::identity::{self, Identity, LOG_DIR, STATE_DIR};
 use replica::log::LogWriter;
 use replica::member_id::MemberId;
+use replica::plant::Plant;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use world::clock::SystemClock;
 use world::disk::RealDisk;
 use world::net::Net;
-use world::{GroupId, NodeId};
+use world::{GroupId, NodeId, UnixMs};
 
 use chain::Chain;
 use cutnet::{CutNet, Cuts};
@@ -204,6 +205,21 @@ impl Cluster {
         self.lives += 1;
         let fresh = self.home.path().join(format!("{name}.{}", self.lives));
         self.dirs.insert(node(name), fresh);
+    }
+
+    /// Puts a group on the disks of hosts that do not run yet.
+    pub async fn plant(&self, group: GroupId, pairs: &[(Bytes, Bytes)]) -> Result<(), EngineError> {
+        let opened = NODES.map(|name| open(self.dir(name), node(name)).expect("an empty directory"));
+        let voters: Vec<(MemberId, String)> = opened
+            .iter()
+            .map(|(_, identity)| (identity.member, self.addresses[&identity.member.node].clone()))
+            .collect();
+        for (engines, _) in &opened {
+            let plant = Plant { group, voters: &voters, pairs, now: UnixMs(5) };
+            plant.put(engines, Chain::default()).await?;
+            engines.log_writer.stop();
+        }
+        Ok(())
     }
 
     /// The node's disk.
