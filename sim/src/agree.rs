@@ -72,7 +72,7 @@ fn apart(group: GroupId, members: &[GroupStatus], expected: usize) -> Option<Str
 /// machine's key; generations differ where a snapshot was received, so they are left out.
 fn hashes(site: &Site) -> BTreeMap<GroupId, String> {
     let mut states: BTreeMap<(u32, u32), blake3::Hasher> = BTreeMap::new();
-    let engine = SimEngine::open(&site.storage.state);
+    let engine = SimEngine::open(&site.storage().state);
     let scanned = engine.scan(&[], &[], false, &mut |key, value| {
         let number =
             |at: usize| key.get(at..at + 4).and_then(|raw| raw.try_into().ok()).map(u32::from_be_bytes);

@@ -31,6 +31,10 @@ pub enum Purpose {
     QueueClients = 5,
     /// Secrets of the cluster.
     Secrets = 6,
+    /// What the bank does when it is in a mood.
+    Bank = 7,
+    /// Whose device fails.
+    Luck = 1 << 48,
     /// How long syncs take; the node's number is added.
     Syncs = 100,
 }
@@ -74,6 +78,8 @@ pub struct Knobs {
     /// How long syncs take.
     #[serde(skip)]
     pub syncs: SyncTimes,
+    /// Messages in the queue beyond which producers are told to come back.
+    pub high_water: u64,
     /// Slots of the event.
     pub slots: u32,
     /// Packets of each of the three batches.
@@ -131,6 +137,7 @@ impl Knobs {
             kv_keys: chance.random_range(2..=5),
             queue_clients: chance.random_range(1..=3),
             safety_ms: chance.random_range(14_000..=24_000),
+            high_water: pick(chance, &[10_000_000, 10_000_000, 400, 60]),
             slots_at: None,
         }
     }
@@ -149,6 +156,13 @@ impl Knobs {
             slots_at: Some(slots),
             ..Knobs::derive(seed)
         }
+    }
+
+    /// The same, after a sponsor has taken back some of the packets.
+    #[must_use]
+    pub fn with_orders_changed(&self) -> Knobs {
+        let [video, picture, logo] = self.packets;
+        Knobs { packets: [video, picture.div_ceil(2), logo], ..self.clone() }
     }
 
     /// How long the faults go on.
@@ -173,6 +187,7 @@ mod tests {
             let (heartbeat, from, to) = knobs.raft_ms;
             assert!(2 * heartbeat < from && from < to, "{knobs:?}");
             assert!(knobs.latency_ms.0 < knobs.latency_ms.1, "{knobs:?}");
+            assert!(u64::from(knobs.partitions) <= knobs.high_water, "{knobs:?}");
             assert!(knobs.syncs.min_ms <= knobs.syncs.max_ms, "{knobs:?}");
         }
     }

@@ -10,7 +10,7 @@ mod dev;
 mod drill;
 mod key;
 mod kv;
-mod member;
+pub mod member;
 pub mod money;
 mod packet;
 pub mod plan;

@@ -45,6 +45,7 @@ pub struct Payments {
     store: Arc<TicketStore>,
     opener: ArcSwapOption<PacketOpener>,
     settler: ArcSwapOption<Settler>,
+    paused: watch::Sender<bool>,
 }
 
 /// What is kept up to date for the build that is active.
@@ -64,8 +65,14 @@ impl Payments {
         clock: Arc<dyn Clock>,
         store: Arc<TicketStore>,
     ) -> Arc<Payments> {
-        let opener = ArcSwapOption::empty();
-        Arc::new(Payments { kv, queue, disk, clock, store, opener, settler: ArcSwapOption::empty() })
+        let (opener, settler) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        let paused = watch::Sender::new(false);
+        Arc::new(Payments { kv, queue, disk, clock, store, opener, settler, paused })
+    }
+
+    /// Lets the settler take nothing more from the queue, or go on. The batch it has is finished.
+    pub fn pause_settling(&self, paused: bool) {
+        self.paused.send_replace(paused);
     }
 
     /// What was counted so far: opens and settlements.
@@ -125,14 +132,7 @@ impl Payments {
         match active {
             None => {
                 let (made, settler) = self.activate(&record, &secrets, view, list)?;
-                let mut stop = stopped.clone();
-                *settling = Some(tokio::spawn(async move {
-                    let stop = async move {
-                        // An error means that the sender is gone, which is a stop too.
-                        let _ = stop.wait_for(|stop| *stop).await;
-                    };
-                    settler.run(stop).await;
-                }));
+                *settling = Some(tokio::spawn(settle(settler, stopped.clone(), self.paused.subscribe())));
                 *active = Some(made);
                 tracing::info!(build = %record.build, "opening and settling");
             }
@@ -183,6 +183,30 @@ impl Payments {
         self.opener.store(Some(Arc::new(opener)));
         self.settler.store(Some(Arc::clone(&settler)));
         Ok((Active { event, keys, key_list }, settler))
+    }
+}
+
+/// Settles until `stopped`, and not while `paused`.
+async fn settle(
+    settler: Arc<Settler>,
+    mut stopped: watch::Receiver<bool>,
+    mut paused: watch::Receiver<bool>,
+) {
+    while !*stopped.borrow() {
+        tokio::select! {
+            biased;
+            // An error means that the sender is gone, which is a stop too.
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            Ok(_) = paused.wait_for(|paused| !*paused) => {}
+        }
+        let stop = async {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+                Ok(_) = paused.wait_for(|paused| *paused) => {}
+            }
+        };
+        settler.run(stop).await;
     }
 }
 
