@@ -119,9 +119,11 @@ impl Board {
 
     /// Something grew to this; the most is kept.
     pub fn grew_to(&self, effect: &str, size: u64) {
-        let mut effects = self.effects.lock();
-        let most = effects.entry(effect.to_owned()).or_default();
-        *most = size.max(*most);
+        if size > 0 {
+            let mut effects = self.effects.lock();
+            let most = effects.entry(effect.to_owned()).or_default();
+            *most = size.max(*most);
+        }
     }
 
     /// What faults came to, by name.

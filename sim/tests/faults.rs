@@ -44,7 +44,7 @@ fn a_node_refuses_a_disk_that_is_not_its_own_or_not_whole() {
 
 #[test]
 fn rot_stops_the_node_that_reads_it() {
-    check("rotten-disk", &[("bit-rot", 3), ("start-refused", 2), ("disk-replaced", 2)]);
+    check("rotten-disk", &[("node-ended-by-itself", 1), ("start-refused", 4), ("refused-disk-replaced", 2)]);
 }
 
 #[test]
