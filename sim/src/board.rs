@@ -101,8 +101,7 @@ impl Board {
     /// The next moment of the run. Counts as half an operation.
     pub fn moment(&self) -> Moment {
         self.operations.fetch_add(1, Ordering::Relaxed);
-        let now_ms = time::elapsed().map_or(0, |elapsed| elapsed.as_millis());
-        self.moments.lock().next(u64::try_from(now_ms).unwrap_or(u64::MAX))
+        self.moments.lock().next(time::elapsed_ms())
     }
 
     /// A fault had this effect once more, where it was aimed at.

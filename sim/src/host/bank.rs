@@ -128,7 +128,7 @@ impl Bank {
     /// Whether it reports payments to two workers at the same time now.
     #[must_use]
     pub fn reports_twice(&self) -> bool {
-        self.mood(now_ms()).is_some_and(|mood| mood.fault == BankFault::DoubleCallback)
+        self.mood(time::elapsed_ms()).is_some_and(|mood| mood.fault == BankFault::DoubleCallback)
     }
 
     fn mood(&self, now_ms: u64) -> Option<Mood> {
@@ -137,7 +137,7 @@ impl Bank {
 
     /// Does what it is asked, as it feels. `name` is what it did wrong, if anything.
     fn act(&self, verb: Verb, payment: Payment, chance: &mut Stream) -> (Reply, Option<&'static str>) {
-        let now_ms = now_ms();
+        let now_ms = time::elapsed_ms();
         let hit = chance.random_range(0..100);
         let fault = self.mood(now_ms).filter(|mood| hit < mood.percent).map(|mood| mood.fault);
         let mut books = self.books.lock();
@@ -170,10 +170,6 @@ impl Bank {
             _ => (answer, None),
         }
     }
-}
-
-fn now_ms() -> u64 {
-    time::elapsed().map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The bank's host.
