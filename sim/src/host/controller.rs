@@ -69,7 +69,7 @@ async fn decide_now(tools: &Tools, zone: ZoneId, verb: ZoneVerb) -> Result<Opera
     let roster = event.as_ref().and_then(|event| tools.build_of(event.build)).map(|build| &build.roster);
     // It believes that every node is well.
     let verified = roster.map_or(Vec::new(), |roster| roster.files.iter().map(|file| file.no).collect());
-    let well = NodeView { serving: true, verified, issued: BTreeMap::new() };
+    let well = NodeView { serving: true, verified, drained: false, issued: BTreeMap::new() };
     let nodes = tools.connected.cluster.nodes.iter().map(|node| (node.id, well.clone())).collect();
     let now = tools.clock.now();
     let view = View { zones, event: event.as_ref(), roster, claims, nodes, now };
