@@ -98,6 +98,7 @@ impl SimDisk {
     pub fn empty(&self, below: &Path) {
         let mut platter = self.platter.lock();
         platter.epoch += 1;
+        (platter.full, platter.fail_next_sync) = (false, false);
         platter.files.retain(|path, _| !path.starts_with(below));
         platter.dirs.retain(|path| !path.starts_with(below));
     }
@@ -361,6 +362,11 @@ mod tests {
         let disk = disk_with("f", b"x");
         disk.forge(Path::new("/etc/f"), Some(b"stays".to_vec()));
         let old = disk.mount();
+        disk.set_full(true);
+        disk.empty(Path::new("/d"));
+        let fresh = disk.mount();
+        fresh.create_dir_all(Path::new("/d")).expect("a directory");
+        fresh.publish(Path::new("/d/g"), b"there is room").expect("room");
         disk.empty(Path::new("/d"));
         assert!(old.read(Path::new("/etc/f")).is_err(), "a dead process read the disk");
         assert!(!disk.mount().exists(Path::new("/d")));
