@@ -18,10 +18,14 @@ const FILES: [&str; 9] = [
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = protox::compile(FILES, ["proto"])?;
+    let files = protox::compile(FILES, ["proto", "../world/proto"])?;
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=../world/proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), files.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".hongbao.mux.v1", "::world::mux")
+        .compile_fds(files)?;
     Ok(())
 }

@@ -70,6 +70,7 @@ pub const WATCH_OPEN_PATIENCE: Duration = Duration::from_millis(1_000);
 pub const RETRY_PAUSE: Duration = Duration::from_millis(40);
 
 const _: () = assert!(MESSAGE_BYTES_MAX > CONTROL_REQUEST_BYTES_MAX);
+const _: () = assert!(world::mux::MESSAGE_BYTES + CONTROL_REQUEST_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(SCAN_PAGE_BYTES_MAX + DATA_VALUE_BYTES_MAX < ANSWER_BYTES_MAX);
 const _: () = assert!(DATA_VALUE_BYTES_MAX + DATA_KEY_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(WATCH_PAGE_BYTES * 4 < WATCH_RING_BYTES);

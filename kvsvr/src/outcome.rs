@@ -58,11 +58,6 @@ impl CallError {
     /// As a gRPC status, in etcd's codes and texts where it has them.
     #[must_use]
     pub fn status(&self) -> Status {
-        let done_nothing = |code, text: &str| {
-            let mut status = Status::new(code, text);
-            status.metadata_mut().insert(NOT_DONE_KEY, MetadataValue::from_static("1"));
-            status
-        };
         match self {
             CallError::Refused(refusal) => done_nothing(refusal.code(), refusal.text()),
             CallError::Invalid(reason) => done_nothing(Code::InvalidArgument, reason),
@@ -82,6 +77,13 @@ impl CallError {
             CallError::Storage(reason) => Status::data_loss(format!("etcdserver: corrupt cluster: {reason}")),
         }
     }
+}
+
+/// A status that promises that nothing was or will be done.
+pub(crate) fn done_nothing(code: Code, text: &str) -> Status {
+    let mut status = Status::new(code, text);
+    status.metadata_mut().insert(NOT_DONE_KEY, MetadataValue::from_static("1"));
+    status
 }
 
 /// Whether a status promises that nothing was or will be done: the server said so, or the request

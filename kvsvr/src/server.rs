@@ -20,6 +20,7 @@ use crate::admin::GroupAdmin;
 use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
 use crate::etcd::courier::Courier;
+use crate::etcd::forwarder::Forwarder;
 use crate::etcd::http::{Pages, add_pages};
 use crate::etcd::metrics::Metrics;
 use crate::etcd::{
@@ -94,8 +95,14 @@ impl KvServer {
         let system_watch = WatchService::new(system.clone(), identity.clone(), stopping.clone());
         let keeper = LeaseKeeper::new(port.clone(), identity.node, Arc::clone(&clock));
         let desk = AuthDesk::new(port.clone(), clock);
-        let courier =
-            Courier { port: port.clone(), identity: identity.clone(), peers, desk: desk.clone(), quota };
+        let courier = Courier {
+            port: port.clone(),
+            identity: identity.clone(),
+            forwarder: Forwarder::new(Arc::clone(&peers)),
+            peers,
+            desk: desk.clone(),
+            quota,
+        };
         let kv = KvService::new(courier.clone());
         let health = HealthService::new(port.clone(), kv.clone(), stopping.subscribe());
         let metrics = Metrics::new(
@@ -117,7 +124,7 @@ impl KvServer {
             kv: tools.kv,
             watch: tools.watch,
             lease: tools.lease,
-            hop: HopService::new(port, Arc::clone(&keeper)),
+            hop: HopService::new(port, Arc::clone(&keeper), stopping.subscribe()),
             auth: AuthService::new(courier.clone()),
             pages: Pages { health, metrics },
             keeper,

@@ -1,5 +1,6 @@
-//! Whether the replicas agree once everything works again (I10): one leader a group, the same
-//! entries applied everywhere, the same state to the byte.
+//! Whether the replicas agree once everything works again (I10): one leader a group, the disks that
+//! are in the machines as its voters and no others, the same entries applied everywhere, the same state
+//! to the byte.
 //!
 //! Invariant: what is compared is what the engines hold, not what the nodes say of it.
 //!
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use replica::engine::View;
 use replica::engine::sim::SimEngine;
+use replica::member_id::MemberId;
 use replica::status::GroupStatus;
 use world::GroupId;
 
@@ -20,8 +22,10 @@ use crate::host::node::Site;
 #[must_use]
 pub fn first_difference(sites: &[Arc<Site>]) -> Option<String> {
     let mut statuses: BTreeMap<GroupId, Vec<GroupStatus>> = BTreeMap::new();
+    let mut disks: BTreeSet<MemberId> = BTreeSet::new();
     for site in sites {
         let Some(host) = site.groups() else { return Some(format!("{} does not run", site.id)) };
+        disks.insert(host.identity().member);
         for status in host.status() {
             statuses.entry(status.group).or_default().push(status);
         }
@@ -30,7 +34,7 @@ pub fn first_difference(sites: &[Arc<Site>]) -> Option<String> {
         return Some("no node has a group".to_owned());
     }
     for (group, members) in &statuses {
-        if let Some(difference) = apart(*group, members, sites.len()) {
+        if let Some(difference) = apart(*group, members, &disks) {
             return Some(difference);
         }
     }
@@ -49,9 +53,9 @@ pub fn first_difference(sites: &[Arc<Site>]) -> Option<String> {
     None
 }
 
-fn apart(group: GroupId, members: &[GroupStatus], expected: usize) -> Option<String> {
-    if members.len() != expected {
-        return Some(format!("{group} is on {} of {expected} nodes", members.len()));
+fn apart(group: GroupId, members: &[GroupStatus], disks: &BTreeSet<MemberId>) -> Option<String> {
+    if members.len() != disks.len() {
+        return Some(format!("{group} is on {} of {} nodes", members.len(), disks.len()));
     }
     let leaders: BTreeSet<_> = members.iter().map(|member| member.leader).collect();
     if leaders.len() != 1 || leaders.contains(&None) {
@@ -64,15 +68,24 @@ fn apart(group: GroupId, members: &[GroupStatus], expected: usize) -> Option<Str
     if applied.len() != 1 {
         return Some(format!("{group} has applied up to different entries: {applied:?}"));
     }
-    let voters: BTreeSet<_> = members.iter().map(|member| member.voters.clone()).collect();
-    (voters.len() != 1).then(|| format!("{group} has different members: {voters:?}"))
+    members.iter().find_map(|status| {
+        let (voting, learning): (Vec<_>, Vec<_>) = status.members.iter().partition(|member| member.votes);
+        let voting: BTreeSet<MemberId> = voting.into_iter().map(|member| member.member).collect();
+        let strange = voting != *disks || !learning.is_empty() || status.joint;
+        strange.then(|| {
+            let (node, more) = (status.node, learning.len());
+            format!(
+                "{group}: {node} knows the voters {voting:?} and {more} others; the machines hold {disks:?}"
+            )
+        })
+    })
 }
 
 /// A hash of each group's state. The layout is that of `replica::state`: group, generation, the
 /// machine's key; generations differ where a snapshot was received, so they are left out.
 fn hashes(site: &Site) -> BTreeMap<GroupId, String> {
     let mut states: BTreeMap<(u32, u32), blake3::Hasher> = BTreeMap::new();
-    let engine = SimEngine::open(&site.storage.state);
+    let engine = SimEngine::open(&site.storage().state);
     let scanned = engine.scan(&[], &[], false, &mut |key, value| {
         let number =
             |at: usize| key.get(at..at + 4).and_then(|raw| raw.try_into().ok()).map(u32::from_be_bytes);

@@ -10,12 +10,15 @@
 //!
 //! Not here: judging (oracles).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use deploy::demo::crowd::Memory;
 use parking_lot::Mutex;
 use ticket::control::EventRecord;
+use ticket::id::{FileNo, SlotNo};
+use world::NodeId;
 
 use crate::fabric::time;
 use crate::history::kv::{KvContents, KvHistory};
@@ -23,6 +26,7 @@ use crate::history::operator::OperatorHistory;
 use crate::history::queue::{Counts, QueueContents, QueueHistory};
 use crate::history::{Moment, Moments};
 use crate::host::operator::Closing;
+use crate::mischief::Mischief;
 
 /// See the module.
 #[derive(Default)]
@@ -44,6 +48,11 @@ pub struct Board {
     pub readings: Mutex<Vec<(Moment, Counts)>>,
     /// Commands of people.
     pub operator: Mutex<OperatorHistory>,
+    /// What happens to those outside of the zones.
+    pub mischief: Mischief,
+    /// Copies of ticket files that were damaged before their node took them up.
+    pub ticket_files_damaged: Mutex<BTreeSet<(NodeId, SlotNo, FileNo)>>,
+    effects: Mutex<BTreeMap<String, u64>>,
     waiting: Mutex<String>,
     moments: Mutex<Moments>,
 }
@@ -92,8 +101,34 @@ impl Board {
     /// The next moment of the run. Counts as half an operation.
     pub fn moment(&self) -> Moment {
         self.operations.fetch_add(1, Ordering::Relaxed);
-        let now_ms = time::elapsed().map_or(0, |elapsed| elapsed.as_millis());
-        self.moments.lock().next(u64::try_from(now_ms).unwrap_or(u64::MAX))
+        self.moments.lock().next(time::elapsed_ms())
+    }
+
+    /// A fault had this effect once more, where it was aimed at.
+    pub fn happened(&self, effect: &str) {
+        self.count(effect, 1);
+    }
+
+    /// The same, so many times.
+    pub fn count(&self, effect: &str, times: u64) {
+        if times > 0 {
+            *self.effects.lock().entry(effect.to_owned()).or_default() += times;
+        }
+    }
+
+    /// Something grew to this; the most is kept.
+    pub fn grew_to(&self, effect: &str, size: u64) {
+        if size > 0 {
+            let mut effects = self.effects.lock();
+            let most = effects.entry(effect.to_owned()).or_default();
+            *most = size.max(*most);
+        }
+    }
+
+    /// What faults came to, by name.
+    #[must_use]
+    pub fn effects(&self) -> BTreeMap<String, u64> {
+        self.effects.lock().clone()
     }
 
     /// Operations that were recorded.

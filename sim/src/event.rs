@@ -27,8 +27,12 @@ use world::{NodeId, UnixMs};
 use crate::fabric::disk::SimDisk;
 use crate::knobs::{Knobs, Purpose, stream};
 
-/// Where the build stands on the operator's disk.
-pub const BUILD_DIR: &str = "/build";
+/// Where a build stands on the operator's disk.
+#[must_use]
+pub fn build_dir(name: &str) -> PathBuf {
+    Path::new("/builds").join(name)
+}
+
 /// Where the secret that authenticates claim histories stands on every node's disk.
 pub const HISTORY_KEY: &str = "/etc/history.key";
 
@@ -102,15 +106,25 @@ impl Minted {
         Ok(Minted { build: read_tree(&at("build"))?, secrets, history_key, session_key })
     }
 
-    /// Puts the build on the operator's disk.
-    pub fn give_operator(&self, disk: &SimDisk) {
-        write_tree(disk, Path::new(BUILD_DIR), &self.build);
+    /// Puts the build on the operator's disk, under this name.
+    pub fn give_operator(&self, disk: &SimDisk, name: &str) {
+        write_tree(disk, &build_dir(name), &self.build);
+    }
+
+    /// A file of the build, by its place in the build's folder.
+    #[must_use]
+    pub fn file(&self, below: &Path) -> Option<&[u8]> {
+        self.build.iter().find(|(path, _)| path == below).map(|(_, bytes)| bytes.as_slice())
     }
 
     /// Puts a node's secrets where it expects them.
     pub fn give_node(&self, node: NodeId, disk: &SimDisk, data_dir: &Path) {
         let (_, tree) = self.secrets.iter().find(|(id, _)| *id == node).expect("secrets for every node");
         write_tree(disk, data_dir, tree);
+    }
+
+    /// Puts the secret that all nodes share where they expect it.
+    pub fn give_history_key(&self, disk: &SimDisk) {
         let name = Path::new(HISTORY_KEY).file_name().expect("a file");
         let key = vec![(PathBuf::from(name), self.history_key.clone().into_bytes())];
         write_tree(disk, Path::new(HISTORY_KEY).parent().expect("a folder"), &key);

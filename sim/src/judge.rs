@@ -14,7 +14,8 @@ use crate::history::access::AccessHistory;
 use crate::knobs::{Knobs, Scenario};
 use crate::oracle::i9_island::{self, Isolation, Requests};
 use crate::oracle::{
-    Findings, Verdict, commands, i7_nothing_lost, i8_linearizable, i8_revisions, queue_counts, queue_delivery,
+    Findings, Verdict, bank, commands, i7_nothing_lost, i8_linearizable, i8_revisions, queue_counts,
+    queue_delivery,
 };
 use crate::stage::Stage;
 
@@ -87,8 +88,9 @@ fn converged(ending: &Ending) -> Verdict {
 fn money(stage: &Stage) -> Vec<Verdict> {
     let (closing, memory) = (stage.board.closing.lock(), stage.board.memory.lock());
     let (Some(closing), Some(memory)) = (&*closing, &*memory) else { return Vec::new() };
+    let manifest = stage.manifest(closing.event.event.as_ref().map(|event| event.build));
     let evidence = Evidence {
-        manifest: &stage.manifest,
+        manifest,
         event: &closing.event,
         zones: &closing.zones,
         nodes: &closing.issued,
@@ -102,7 +104,10 @@ fn money(stage: &Stage) -> Vec<Verdict> {
         seconds: 0.0,
     };
     let verdicts = about_money(&evidence).into_iter();
-    verdicts.map(|verdict| of_demo(&verdict)).collect()
+    let mut verdicts: Vec<Verdict> = verdicts.map(|verdict| of_demo(&verdict)).collect();
+    let instant_from = (!manifest.instant.min_fen.is_zero()).then_some(manifest.instant.min_fen);
+    verdicts.push(bank::check(&closing.bank, &closing.books.rows, instant_from).or_nothing_to_see());
+    verdicts
 }
 
 fn of_demo(verdict: &deploy::demo::report::Verdict) -> Verdict {

@@ -31,6 +31,10 @@ pub enum Purpose {
     QueueClients = 5,
     /// Secrets of the cluster.
     Secrets = 6,
+    /// What the bank does when it is in a mood.
+    Bank = 7,
+    /// Whose device fails.
+    Luck = 1 << 48,
     /// How long syncs take; the node's number is added.
     Syncs = 100,
 }
@@ -43,6 +47,9 @@ pub fn stream(seed: u64, purpose: Purpose, number: u64) -> Stream {
 
 /// Users of a drill, at most: all of them act on one simulated host.
 const DRILL_USERS_MAX: u64 = 60;
+
+/// Packets one user of a drill may be credited: enough that there are packets in every slot.
+const DRILL_CLAIMS: u32 = 50;
 
 /// What the run is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -74,6 +81,8 @@ pub struct Knobs {
     /// How long syncs take.
     #[serde(skip)]
     pub syncs: SyncTimes,
+    /// Messages in the queue beyond which producers are told to come back.
+    pub high_water: u64,
     /// Slots of the event.
     pub slots: u32,
     /// Packets of each of the three batches.
@@ -131,6 +140,7 @@ impl Knobs {
             kv_keys: chance.random_range(2..=5),
             queue_clients: chance.random_range(1..=3),
             safety_ms: chance.random_range(14_000..=24_000),
+            high_water: pick(chance, &[10_000_000, 10_000_000, 400, 60]),
             slots_at: None,
         }
     }
@@ -143,12 +153,20 @@ impl Knobs {
             scenario: Scenario::Event,
             // Enough packets for slots that are longer than those of a seed.
             packets: [200, 150, 100],
+            claims_per_user: DRILL_CLAIMS,
             slots: u32::from(slots.count),
             users: u64::from(setting.users).clamp(1, DRILL_USERS_MAX),
             safety_ms: slots.end_ms() + setting.heal_ms,
             slots_at: Some(slots),
             ..Knobs::derive(seed)
         }
+    }
+
+    /// The same, after a sponsor has taken back some of the packets.
+    #[must_use]
+    pub fn with_orders_changed(&self) -> Knobs {
+        let [video, picture, logo] = self.packets;
+        Knobs { packets: [video, picture.div_ceil(2), logo], ..self.clone() }
     }
 
     /// How long the faults go on.
@@ -173,6 +191,7 @@ mod tests {
             let (heartbeat, from, to) = knobs.raft_ms;
             assert!(2 * heartbeat < from && from < to, "{knobs:?}");
             assert!(knobs.latency_ms.0 < knobs.latency_ms.1, "{knobs:?}");
+            assert!(u64::from(knobs.partitions) <= knobs.high_water, "{knobs:?}");
             assert!(knobs.syncs.min_ms <= knobs.syncs.max_ms, "{knobs:?}");
         }
     }

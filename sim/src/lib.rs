@@ -22,6 +22,7 @@ pub mod host;
 pub mod judge;
 pub mod knobs;
 pub mod links;
+pub mod mischief;
 pub mod nemesis;
 pub mod oracle;
 pub mod rehearse;

@@ -7,66 +7,82 @@
 //! Invariant: whatever an action leaves open is drawn from the run's seed; after
 //! [`Action::HealAll`] nothing of what was played goes on.
 //!
-//! Not here: what happens when (schedule.rs), and faults that have no player yet: those are
-//! counted under `not-played`, so that nobody believes they were tested.
+//! What is counted by the name of an action was done; what it came to is counted by those it was done
+//! to ([`Board::happened`]).
+//!
+//! Not here: what happens when (schedule.rs), and faults that have no player: those are counted under
+//! `not-played`, so that nobody believes they were tested.
 
+mod on_disks;
+mod on_links;
 mod on_nodes;
+mod outside;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::RngExt;
+use ticket::manifest::FileEntry;
 use tokio::sync::mpsc;
 use world::rng::Stream;
-use world::{GroupId, NodeId};
+use world::{GroupId, NodeId, ZoneId};
 
 use crate::board::Board;
+use crate::event::Minted;
+use crate::host::controller::Errand;
 use crate::host::node::{Push, Site};
 use crate::host::orders::Typed;
-use crate::host::{APPS, CROWD, OPERATOR};
+use crate::host::{APPS, BANK, CROWD, OPERATOR};
 use crate::links::{Links, Reason};
-use crate::nemesis::on_nodes::mend_disk;
 use crate::oracle::i9_island::Isolation;
-use crate::schedule::{Action, Class, Schedule, Step, Tail};
+use crate::schedule::{Action, Class, Schedule, Step, Tail, ZoneVerb};
+use crate::stage::Stage;
 use crate::target::Target;
 
 /// How long a node that ended by itself stays down: what a supervisor waits.
 const SUPERVISED_AFTER_MS: u64 = 700;
 
-/// What is done when a fault that lasts is over.
+/// How often a node refuses its disk before somebody replaces the disk.
+const REFUSALS_MAX: u32 = 2;
+
+/// What is done later: a step, or what ends a fault that lasts.
 #[derive(Clone, Debug)]
 enum Later {
     Play(Action),
     Release(Vec<(String, String)>),
+    /// Settling goes on.
+    Settle(Vec<NodeId>),
+    /// Requests arrive once.
+    SendOnce,
+    /// A controller decides something that it will carry out when errand `.0` is due.
+    Decide(u64, ZoneId, ZoneVerb),
+    /// It carries it out.
+    CarryOut(u64),
 }
 
-/// Classes of faults that have players here.
-pub const ABLE: &[Class] = &[
-    Class::Crash,
-    Class::PowerCut,
-    Class::Blackout,
-    Class::Pause,
-    Class::Zone,
-    Class::Partition,
-    Class::OneWay,
-    Class::Flap,
-    Class::Hold,
-    Class::Latency,
-    Class::SlowDisk,
-    Class::Clock,
-    Class::Election,
-    Class::Snapshot,
-    Class::Operator,
-];
+/// Classes of faults that have no player: see `docs/simulation/faults.md` for why.
+const UNABLE: &[Class] = &[Class::Loss, Class::Misdirected];
 
-/// Classes that have players and that seeds do not draw yet.
-const ON_DEMAND: &[Class] = &[Class::FullDisk, Class::FailedSync, Class::BitRot];
+/// Classes of faults that have players here.
+#[must_use]
+pub fn able() -> Vec<Class> {
+    Class::ALL.into_iter().filter(|class| !UNABLE.contains(class)).collect()
+}
 
 /// Whether there is a player for this action.
 #[must_use]
 pub fn can_play(action: &Action) -> bool {
-    action.class().is_none_or(|class| ABLE.contains(&class) || ON_DEMAND.contains(&class))
+    action.class().is_none_or(|class| !UNABLE.contains(&class))
+}
+
+/// What a nemesis needs to know of a run.
+pub struct Setting {
+    /// How long messages take without faults: from, to.
+    pub latency_ms: (u64, u64),
+    /// Whether there is an event.
+    pub event: bool,
+    /// What faults leave open is drawn from here.
+    pub chance: Stream,
 }
 
 /// See the module.
@@ -76,6 +92,7 @@ pub struct Nemesis {
     links: Links,
     groups: Vec<GroupId>,
     latency_ms: (u64, u64),
+    now_ms: u64,
     pending: BTreeMap<(u64, u64), Later>,
     next: u64,
     /// Nodes that are down because a step says so.
@@ -84,8 +101,18 @@ pub struct Nemesis {
     dark: BTreeSet<NodeId>,
     /// Nodes that ended by themselves, and when they are started again.
     ended: BTreeMap<NodeId, u64>,
+    /// Nodes whose disks were lost or damaged, and not replaced since.
+    harmed: BTreeSet<NodeId>,
+    /// Machines whose disks are in each other, in the order they were exchanged.
+    swapped: Vec<(NodeId, NodeId)>,
+    /// Ticket files of the first build, and one that nobody deploys.
+    tickets: Vec<FileEntry>,
+    stale: Option<Arc<Minted>>,
+    /// Whether there is an event, and so files to be pushed to a new disk.
+    event: bool,
     chance: Stream,
     orders: mpsc::UnboundedSender<Typed>,
+    errands: mpsc::UnboundedSender<Errand>,
     board: Arc<Board>,
     isolations: Vec<Isolation>,
     counts: BTreeMap<String, u64>,
@@ -93,45 +120,57 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// A nemesis that will play `schedule`.
+    /// A nemesis that will play `schedule` on a stage.
     #[must_use]
-    pub fn new(
-        sites: &[Arc<Site>],
-        schedule: &Schedule,
-        groups: Vec<GroupId>,
-        latency_ms: (u64, u64),
-        chance: Stream,
-        orders: mpsc::UnboundedSender<Typed>,
-        board: Arc<Board>,
-    ) -> Nemesis {
+    pub fn new(stage: &Stage, schedule: &Schedule, groups: Vec<GroupId>, setting: Setting) -> Nemesis {
+        let tickets = stage.manifest(None).files.iter().map(|file| file.entry.clone()).collect();
         let mut nemesis = Nemesis {
-            sites: sites.iter().map(|site| (site.id, Arc::clone(site))).collect(),
-            outside: vec![CROWD, APPS, OPERATOR],
+            sites: stage.sites.iter().map(|site| (site.id, Arc::clone(site))).collect(),
+            outside: vec![CROWD, APPS, OPERATOR, BANK],
             links: Links::default(),
             groups,
-            latency_ms,
+            latency_ms: setting.latency_ms,
+            now_ms: 0,
             pending: BTreeMap::new(),
             next: 0,
             down: BTreeSet::new(),
             dark: BTreeSet::new(),
             ended: BTreeMap::new(),
-            chance,
-            orders,
-            board,
+            harmed: BTreeSet::new(),
+            swapped: Vec::new(),
+            tickets,
+            stale: stage.stale.clone(),
+            event: setting.event,
+            chance: setting.chance,
+            orders: stage.orders.clone(),
+            errands: stage.errands.clone(),
+            board: Arc::clone(&stage.board),
             isolations: Vec::new(),
             counts: BTreeMap::new(),
             lost_writes: 0,
         };
         for Step { at_ms, action } in &schedule.steps {
-            nemesis.plan(*at_ms, Later::Play(action.clone()));
+            nemesis.plan_step(*at_ms, action);
         }
         nemesis
     }
 
-    /// Faults that really happened, by name.
+    /// A controller must have decided before it acts.
+    fn plan_step(&mut self, at_ms: u64, action: &Action) {
+        if let Action::OldController { zone, verb, behind_ms } = action {
+            let errand = self.next;
+            self.plan(at_ms.saturating_sub(*behind_ms), Later::Decide(errand, *zone, *verb));
+            self.plan(at_ms, Later::CarryOut(errand));
+        }
+        self.plan(at_ms, Later::Play(action.clone()));
+    }
+
+    /// Faults that really happened, and what they came to, by name.
     #[must_use]
-    pub fn counts(&self) -> &BTreeMap<String, u64> {
-        &self.counts
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = self.counts.clone();
+        counts.extend(self.board.effects());
+        counts
     }
 
     /// Writes that were lost in power cuts.
@@ -153,6 +192,7 @@ impl Nemesis {
 
     /// Does what is due at `now_ms`. Called between steps of the simulation.
     pub fn tick(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64) {
+        self.now_ms = now_ms;
         while let Some(entry) = self.pending.first_entry() {
             if entry.key().0 > now_ms {
                 break;
@@ -164,6 +204,15 @@ impl Nemesis {
                         self.links.release(one, other);
                     }
                     self.links.tell(sim);
+                }
+                Later::Settle(nodes) => self.pause_settling(&nodes, false),
+                Later::SendOnce => self.send_twice(0),
+                // Nobody listening means that the run has no operator's host.
+                Later::Decide(errand, zone, verb) => {
+                    let _ = self.errands.send(Errand::Remember(errand, zone, verb));
+                }
+                Later::CarryOut(errand) => {
+                    let _ = self.errands.send(Errand::Act(errand));
                 }
             }
         }
@@ -196,7 +245,10 @@ impl Nemesis {
                 continue;
             }
             let at_ms = *self.ended.entry(node).or_insert(now_ms + SUPERVISED_AFTER_MS);
-            if at_ms <= now_ms {
+            if at_ms <= now_ms && self.is_given_up(node) {
+                self.replace_disk(sim, node);
+                self.count("refused-disk-replaced");
+            } else if at_ms <= now_ms {
                 tracing::info!(target: "sim::nemesis", %node, "started again by its supervisor");
                 // The process is gone, not the machine: the disk keeps what was written.
                 self.sites[&node].cut_power(&mut |n| n - 1);
@@ -204,6 +256,12 @@ impl Nemesis {
                 self.count("supervised-restart");
             }
         }
+    }
+
+    /// Whether its disk is known to be bad, and not just in the wrong machine.
+    fn is_given_up(&self, node: NodeId) -> bool {
+        let misplaced = self.swapped.iter().any(|(one, other)| *one == node || *other == node);
+        self.harmed.contains(&node) && !misplaced && self.sites[&node].refusals() >= REFUSALS_MAX
     }
 
     fn count(&mut self, name: &str) {
@@ -241,73 +299,24 @@ impl Nemesis {
                 self.heal_all(sim);
                 true
             }
+            Action::LoseDisk { .. }
+            | Action::ReplaceNode { .. }
+            | Action::SwapDisks { .. }
+            | Action::DamageFile { .. }
+            | Action::BitRot { .. }
+            | Action::FullDisk { .. }
+            | Action::FailSync { .. }
+            | Action::MendDisk { .. }
+            | Action::SlowDisk { .. }
+            | Action::DamageTicketFile { .. } => self.act_on_disks(sim, action),
+            Action::Burst { .. }
+            | Action::CrashCrowd { .. }
+            | Action::RepeatMessages { .. }
+            | Action::StopSettlers { .. }
+            | Action::BankFault { .. } => self.act_outside(now_ms, action),
+            // It acts by its errand, and is counted by what came of it.
+            Action::OldController { .. } => true,
             _ => return self.act_on_links(sim, now_ms, action),
-        })
-    }
-
-    fn act_on_links(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64, action: &Action) -> Option<bool> {
-        Some(match action {
-            Action::Island { zone, crowd } => {
-                let inside = self.hosts(&[Target::Zone(*zone)]);
-                let mut others: Vec<String> = self.node_names();
-                others.retain(|name| !inside.contains(name));
-                if *crowd {
-                    others.extend([CROWD, APPS].map(str::to_owned));
-                }
-                self.cut_both(&inside, &others);
-                0 < self.links.tell(sim)
-            }
-            Action::Partition { between, and } => {
-                let (one, other) = (self.hosts(between), self.hosts(and));
-                self.cut_both(&one, &other);
-                0 < self.links.tell(sim)
-            }
-            Action::OneWay { from, to } => {
-                for (from, to) in pairs(&self.hosts(from), &self.hosts(to)) {
-                    self.links.cut(&from, &to, Reason::Fault);
-                }
-                0 < self.links.tell(sim)
-            }
-            Action::Heal { places } => self.heal_links(sim, places),
-            Action::Flap { between, and, down_ms, up_ms, times } => {
-                for time in 0..u64::from(*times) {
-                    let at_ms = now_ms + time * (down_ms + up_ms);
-                    let cut = Action::Partition { between: between.clone(), and: and.clone() };
-                    self.plan(at_ms, Later::Play(cut));
-                    let ends: Vec<Target> = between.iter().chain(and).copied().collect();
-                    self.plan(at_ms + down_ms, Later::Play(Action::Heal { places: ends }));
-                }
-                *times > 0
-            }
-            Action::Hold { between, and } => {
-                for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
-                    self.links.hold(&one, &other);
-                }
-                0 < self.links.tell(sim)
-            }
-            Action::Release { between, and } => {
-                for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
-                    self.links.release(&one, &other);
-                }
-                0 < self.links.tell(sim)
-            }
-            Action::Pause { nodes, for_ms } => {
-                // turmoil cannot stop a host's tasks: nothing reaches it or leaves it meanwhile.
-                let paused: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-                let held = pairs(&paused, &self.all_names());
-                held.iter().for_each(|(one, other)| self.links.hold(one, other));
-                self.plan(now_ms + for_ms, Later::Release(held));
-                0 < self.links.tell(sim)
-            }
-            Action::Latency { between, and, max_ms, .. } => {
-                for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
-                    if one != other {
-                        sim.set_link_max_message_latency(one, other, Duration::from_millis(*max_ms));
-                    }
-                }
-                true
-            }
-            _ => return self.act_on_nodes(action),
         })
     }
 
@@ -373,38 +382,22 @@ impl Nemesis {
         sim.bounce(name);
     }
 
-    fn heal_links(&mut self, sim: &mut turmoil::Sim<'_>, places: &[Target]) -> bool {
-        let all = self.all_names();
-        let these = if places.is_empty() { all.clone() } else { self.hosts(places) };
-        for (one, other) in pairs(&these, &all) {
-            self.links.mend(&one, &other, Reason::Fault);
-            self.links.mend(&other, &one, Reason::Fault);
-            self.links.release(&one, &other);
-            if one != other {
-                sim.set_link_max_message_latency(one, other, Duration::from_millis(self.latency_ms.1));
-            }
-        }
-        self.links.tell(sim);
-        true
-    }
-
     fn heal_all(&mut self, sim: &mut turmoil::Sim<'_>) {
         self.pending.clear();
         self.heal_links(sim, &[]);
+        self.board.mischief.end();
+        self.swap_back(sim);
         for site in self.sites.values() {
-            mend_disk(site);
+            on_disks::mend(site);
             site.clock.set_right();
+            site.push(Push::PauseSettling(false));
+        }
+        for node in self.harmed.clone() {
+            self.replace_disk(sim, node);
         }
         let down: Vec<NodeId> = self.down.iter().copied().collect();
         for node in down {
             self.restart(sim, node);
-        }
-    }
-
-    fn cut_both(&mut self, one: &[String], other: &[String]) {
-        for (one, other) in pairs(one, other) {
-            self.links.cut(&one, &other, Reason::Fault);
-            self.links.cut(&other, &one, Reason::Fault);
         }
     }
 
@@ -450,7 +443,9 @@ impl Nemesis {
                 Target::Operator => {
                     names.insert(OPERATOR.to_owned());
                 }
-                Target::Bank => {}
+                Target::Bank => {
+                    names.insert(BANK.to_owned());
+                }
             }
         }
         names.into_iter().collect()

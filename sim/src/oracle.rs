@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::Moment;
 
+pub mod bank;
 pub mod commands;
 pub mod i10_convergence;
 pub mod i1_minting;

@@ -30,11 +30,11 @@ use crate::drill::story::Story;
 use crate::fabric::time;
 use crate::judge::{self, Ending};
 use crate::knobs::{Knobs, Purpose, Scenario, stream};
-use crate::nemesis::{ABLE, Nemesis};
+use crate::nemesis::{Nemesis, Setting, able};
 use crate::oracle::Verdict;
 use crate::rehearse::{self, Rehearsal};
-use crate::schedule::{self, Class, Schedule};
-use crate::stage::{NODES, Stage};
+use crate::schedule::{self, Action, Class, Schedule, TicketDamage};
+use crate::stage::{NODES, Props, Stage};
 use crate::trace;
 
 /// How long after the faults everything may take.
@@ -117,18 +117,14 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         None => Knobs::derive(seed),
     };
     tracing::info!(target: "sim::run", seed, ?knobs);
-    let mut stage = Stage::set(seed, &knobs)?;
     let (mix, schedule) = plan(seed, &knobs, options);
-    let groups = groups(&knobs);
-    let mut nemesis = Nemesis::new(
-        &stage.sites,
-        &schedule,
-        groups,
-        knobs.latency_ms,
-        stream(seed, Purpose::Faults, 0),
-        stage.orders.clone(),
-        Arc::clone(&stage.board),
-    );
+    let mut stage = Stage::set(seed, &knobs, props(&schedule))?;
+    let setting = Setting {
+        latency_ms: knobs.latency_ms,
+        event: knobs.scenario == Scenario::Event,
+        chance: stream(seed, Purpose::Faults, 0),
+    };
+    let mut nemesis = Nemesis::new(&stage, &schedule, groups(&knobs), setting);
     let ending = guarded(|| drive(&mut stage, &knobs, &mut nemesis));
     let simulated_ms = ms(stage.sim.elapsed());
     let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
@@ -137,15 +133,15 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         None => true,
     };
     let ok = invariants.iter().filter(must).all(|verdict| verdict.held);
+    let faults = nemesis.counts();
     let story = options.drill.as_ref().map(|drill| {
-        let run = Rehearsal { seed, end_ms: simulated_ms, faults: nemesis.counts(), verdicts: &invariants };
+        let run = Rehearsal { seed, end_ms: simulated_ms, faults: &faults, verdicts: &invariants };
         Box::new(rehearse::story(drill, &stage.board, &run, replay(seed, options)))
     });
     for verdict in &invariants {
         tracing::info!(target: "sim::verdict", id = %verdict.id, held = verdict.held, detail = %verdict.detail);
     }
     let operations = operations(&stage);
-    let faults = nemesis.counts().clone();
     let lost_writes = nemesis.lost_writes();
     // Its hosts may be broken: dropping them would run their code outside any host.
     std::mem::forget(stage);
@@ -222,6 +218,19 @@ fn groups(knobs: &Knobs) -> Vec<GroupId> {
     groups
 }
 
+/// What the schedule wants on stage.
+fn props(schedule: &Schedule) -> Props {
+    let has = |wanted: fn(&Action) -> bool| schedule.steps.iter().any(|step| wanted(&step.action));
+    Props {
+        late_build: has(
+            |action| matches!(action, Action::Operator { types, .. } if types.contains("--build late")),
+        ),
+        stale_build: has(|action| {
+            matches!(action, Action::DamageTicketFile { damage: TicketDamage::StaleBuild, .. })
+        }),
+    }
+}
+
 fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
     if options.calm {
         return (Vec::new(), Schedule::default());
@@ -238,7 +247,7 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
         ends_ms: knobs.safety_ms,
         slots_ms: Vec::new(),
     };
-    let derived = schedule::derive::derive(seed, &scene, FAULTS_FROM_MS, ABLE);
+    let derived = schedule::derive::derive(seed, &scene, FAULTS_FROM_MS, &able());
     (derived.mix.intensity.into_keys().collect(), derived.schedule)
 }
 

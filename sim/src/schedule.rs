@@ -124,16 +124,16 @@ pub enum Damage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TicketDamage {
+    /// It is not there.
+    Missing,
     /// Its end is cut off.
     Truncated,
-    /// A byte of a record was changed.
+    /// A bit of it was changed.
     Altered,
-    /// It stands there a second time under another number.
-    Duplicated,
-    /// It is of an older build, under older keys.
-    StaleKey,
-    /// A second node was given it as its own home file.
-    SharedRange,
+    /// Another file stands under its number: those records would be issued twice.
+    Exchanged,
+    /// It is of another build, under other keys.
+    StaleBuild,
 }
 
 /// How the payment back end misbehaves.
@@ -144,18 +144,14 @@ pub enum BankFault {
     TimeoutButPaid,
     /// It does not pay and does not answer.
     TimeoutNotPaid,
-    /// It reports one payment twice.
+    /// It reports each payment to two workers, who both go on with it.
     DoubleCallback,
-    /// It reports a payment long after.
+    /// It pays, and knows of it only long after.
     LateCallback,
-    /// It refuses.
+    /// It refuses, for good.
     Refused,
-    /// A line of its statement has another amount.
-    WrongLine,
-    /// A line of its statement is not there.
-    MissingLine,
-    /// It delivers its statement twice.
-    DuplicatedStatement,
+    /// It pays and answers so late that some have given up.
+    Slow,
 }
 
 /// What a command an operator typed must come to.
@@ -233,8 +229,8 @@ pub enum Action {
     Latency { between: Vec<Target>, and: Vec<Target>, min_ms: u64, max_ms: u64 },
     /// Some messages never arrive.
     LoseMessages { between: Vec<Target>, and: Vec<Target>, percent: u8, for_ms: u64 },
-    /// Some requests arrive twice.
-    RepeatMessages { between: Vec<Target>, and: Vec<Target>, percent: u8, for_ms: u64 },
+    /// Some requests of users, and of producers, arrive twice at the same time.
+    RepeatMessages { percent: u8, for_ms: u64 },
 
     /// Each sync takes this long.
     SlowDisk { nodes: Vec<NodeId>, min_ms: u64, max_ms: u64 },
@@ -270,12 +266,13 @@ pub enum Action {
     TransferLeader { group: u32, to: NodeId },
     /// A snapshot is taken of every group, and the log before it is dropped.
     Snapshot { nodes: Vec<NodeId> },
-    /// A node whose disk is lost is replaced by one under a new name.
-    ReplaceNode { lost: NodeId, by: NodeId },
+    /// A node whose disk is lost or damaged is given an empty one, and somebody types what puts that
+    /// disk in the place of the lost one.
+    ReplaceNode { node: NodeId },
 
     /// So many times as many users at once.
     Burst { factor: u32, for_ms: u64 },
-    /// Users' devices lose their connection; they ask again for what they do not know.
+    /// Users' devices fail in the middle of what they do, and begin anew without what they knew.
     CrashCrowd { percent: u8 },
     /// Nothing is consumed from the queue.
     StopSettlers { nodes: Vec<NodeId>, for_ms: u64 },
@@ -293,11 +290,12 @@ pub enum Action {
         #[serde(default)]
         expect: Expect,
     },
-    /// A controller acts on what it knew this long ago.
+    /// A controller that decided this long ago carries it out.
     OldController { zone: ZoneId, verb: ZoneVerb, behind_ms: u64 },
 
     /// Everything ends: links and clocks work, nothing is held or paused, disks are fast, have space
-    /// and are back in their own machines, every node that has a disk runs. What is lost stays lost.
+    /// and are back in their own machines; those that were lost or damaged are replaced, and every
+    /// node runs. What was on them stays lost.
     HealAll,
 }
 

@@ -1,11 +1,12 @@
-//! A run's hosts, set up: three zones with a node each, an operator, a crowd, recording clients.
+//! A run's hosts, set up: three zones with a node each, an operator, a bank, a crowd, recording clients.
 //!
 //! Invariant: hosts are added in one order, so that every address and every draw of the network is
 //! fixed by the seed.
 //!
 //! Not here: moving time (run.rs).
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -17,23 +18,27 @@ use deploy::failure::{Context, Exit, Failure};
 use kvsvr::api::Kv;
 use kvsvr::client::{Client, ClientConfig};
 use queue::api::Queue;
+use ticket::id::BuildId;
+use ticket::manifest::Manifest;
 use tokio::sync::mpsc;
 use world::net::Net;
 use world::{Clock, NodeId};
 
 use crate::board::Board;
-use crate::event::{BUILD_DIR, HISTORY_KEY, Minted};
+use crate::event::{HISTORY_KEY, Minted, build_dir};
 use crate::fabric::clock::SimClock;
 use crate::fabric::disk::SimDisk;
 use crate::fabric::net::SimNet;
 use crate::fabric::storage::SimStorage;
 use crate::fabric::time::EPOCH_MS;
+use crate::host::controller::{self, Errand};
+use crate::host::crowd::Town;
 use crate::host::kv::{KvClient, final_scan};
-use crate::host::node::Site;
-use crate::host::operator::{Operator, obey};
-use crate::host::orders::Typed;
-use crate::host::queue::{QueueClient, count};
-use crate::host::{APPS, CROWD, OPERATOR, crowd};
+use crate::host::node::{DATA_DIR, Site};
+use crate::host::operator::{FIRST, LATE, Tools};
+use crate::host::orders::{Typed, obey};
+use crate::host::queue::{Line, QueueClient, count};
+use crate::host::{APPS, BANK, CROWD, OPERATOR, bank};
 use crate::knobs::{Knobs, Purpose, Scenario, stream};
 
 /// The nodes: one a zone.
@@ -45,8 +50,21 @@ const TCP_CAPACITY: usize = 4_096;
 /// Longer than any run: turmoil ends with an error there.
 const DURATION_MAX: Duration = Duration::from_secs(3_600);
 
+/// Producers that come in a burst, at most.
+const BURST_PRODUCERS_MAX: u32 = 12;
+/// The numbers of producers that come in bursts begin here.
+const BURST_PRODUCERS_FROM: u32 = 1_000;
 /// How long a client of one node waits until that node leads.
 const PINNED_DEADLINE: Duration = Duration::from_millis(400);
+
+/// What a schedule wants on stage beside what is always there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Props {
+    /// A second build, of orders that the sponsors changed, that somebody will make active.
+    pub late_build: bool,
+    /// A second build whose files turn up where they do not belong.
+    pub stale_build: bool,
+}
 
 /// A run that can be stepped.
 pub struct Stage {
@@ -58,8 +76,12 @@ pub struct Stage {
     pub board: Arc<Board>,
     /// Where command lines are typed.
     pub orders: mpsc::UnboundedSender<Typed>,
-    /// What was minted.
-    pub manifest: ticket::manifest::Manifest,
+    /// Where a controller is told what to do.
+    pub errands: mpsc::UnboundedSender<Errand>,
+    /// What was minted: that of the first build, and of the late one.
+    pub manifests: Vec<Manifest>,
+    /// A build nobody deploys.
+    pub stale: Option<Arc<Minted>>,
     /// The cluster's description.
     pub cluster: Cluster,
 }
@@ -69,52 +91,75 @@ impl Stage {
     ///
     /// # Errors
     /// When the event cannot be minted.
-    pub fn set(seed: u64, knobs: &Knobs) -> Result<Stage, Failure> {
+    pub fn set(seed: u64, knobs: &Knobs, props: Props) -> Result<Stage, Failure> {
         let nodes = NODES.map(|node| node.parse::<NodeId>().expect("a node's name"));
-        let minted = Minted::mint(seed, knobs, &nodes)?;
+        let minted = Arc::new(Minted::mint(seed, knobs, &nodes)?);
+        let mut deployed = vec![(FIRST, Arc::clone(&minted))];
+        let other = || Minted::mint(!seed, &knobs.with_orders_changed(), &nodes).map(Arc::new);
+        if props.late_build {
+            deployed.push((LATE, other()?));
+        }
+        let stale = if props.stale_build { Some(other()?) } else { None };
         let cluster = cluster(knobs, &nodes, &minted);
         cluster.validate().map_err(|wrong| Failure::new(Exit::Usage, wrong))?;
         let board = Board::new();
-        let mut sim = turmoil::Builder::new()
-            .rng_seed(seed)
-            .epoch(UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
-            .simulation_duration(DURATION_MAX)
-            .tick_duration(TICK)
-            .min_message_latency(Duration::from_millis(knobs.latency_ms.0))
-            .max_message_latency(Duration::from_millis(knobs.latency_ms.1))
-            .tcp_capacity(TCP_CAPACITY)
-            .enable_random_order()
-            .build();
+        let mut sim = simulation(seed, knobs);
         let mut sites = Vec::new();
         for (number, node) in (0..).zip(nodes) {
             let storage = SimStorage::new(knobs.syncs, stream(seed, Purpose::Syncs, number));
-            let site = Site::new(node, &cluster, storage);
-            minted.give_node(node, &site.disk, &site.data_dir());
+            let secrets = deployed.iter().map(|(_, minted)| Arc::clone(minted)).collect();
+            let site = Site::new(node, &cluster, storage, secrets, Arc::clone(&board));
+            minted.give_history_key(&site.disk());
             let runs = Arc::clone(&site);
             sim.host(site.name(), move || Arc::clone(&runs).run());
             sites.push(site);
         }
         let disk = SimDisk::new();
-        minted.give_operator(&disk);
-        let build = BuildDir::load(Arc::new(disk.mount()), Path::new(BUILD_DIR))?;
-        let manifest = build.manifest.clone();
-        let orders = add_operator(&mut sim, knobs, &cluster, build, &board)?;
+        let mut builds = BTreeMap::new();
+        for (name, minted) in &deployed {
+            minted.give_operator(&disk, name);
+            builds.insert(*name, BuildDir::load(Arc::new(disk.mount()), &build_dir(name))?);
+        }
+        let manifests = builds.values().map(|build| build.manifest.clone()).collect();
+        let (orders, errands) = add_operator(&mut sim, knobs, &cluster, builds, &board)?;
+        sim.client(BANK, bank::run(Arc::clone(&board), stream(seed, Purpose::Bank, 0)));
         if knobs.scenario == Scenario::Event {
             let edges = cluster.nodes.iter().map(|node| node.edge.clone()).collect();
-            let crowd = crowd::run(seed, knobs.clone(), edges, minted.session_key, Arc::clone(&board));
-            sim.client(CROWD, crowd);
+            let (knobs, board) = (knobs.clone(), Arc::clone(&board));
+            let session_key = minted.session_key.clone();
+            sim.client(CROWD, Town { seed, knobs, edges, session_key, board }.run());
         } else {
             sim.client(CROWD, async { Ok(()) });
         }
-        add_apps(&mut sim, seed, knobs, &cluster, &board)?;
-        Ok(Stage { sim, sites, board, orders, manifest, cluster })
+        add_apps(&mut sim, seed, knobs, &cluster, &board);
+        Ok(Stage { sim, sites, board, orders, errands, manifests, stale, cluster })
     }
+
+    /// The manifest of a build, the first one's if that is none of the run's.
+    #[must_use]
+    pub fn manifest(&self, build: Option<BuildId>) -> &Manifest {
+        let found = self.manifests.iter().find(|manifest| Some(manifest.build) == build);
+        found.unwrap_or(&self.manifests[0])
+    }
+}
+
+fn simulation(seed: u64, knobs: &Knobs) -> turmoil::Sim<'static> {
+    turmoil::Builder::new()
+        .rng_seed(seed)
+        .epoch(UNIX_EPOCH + Duration::from_millis(EPOCH_MS))
+        .simulation_duration(DURATION_MAX)
+        .tick_duration(TICK)
+        .min_message_latency(Duration::from_millis(knobs.latency_ms.0))
+        .max_message_latency(Duration::from_millis(knobs.latency_ms.1))
+        .tcp_capacity(TCP_CAPACITY)
+        .enable_random_order()
+        .build()
 }
 
 fn cluster(knobs: &Knobs, nodes: &[NodeId], minted: &Minted) -> Cluster {
     let node = |id: &NodeId| Node {
         id: *id,
-        data_dir: PathBuf::from(format!("/data/{id}")),
+        data_dir: PathBuf::from(DATA_DIR),
         peers: format!("{id}:7000"),
         edge: format!("{id}:7001"),
         admin: format!("{id}:7003"),
@@ -128,7 +173,7 @@ fn cluster(knobs: &Knobs, nodes: &[NodeId], minted: &Minted) -> Cluster {
         admin_token_file: None,
         history_key_file: Some(PathBuf::from(HISTORY_KEY)),
         kv: KvShape { data_groups: knobs.data_groups, ..KvShape::default() },
-        queue: QueueShape { partitions: knobs.partitions, ..QueueShape::default() },
+        queue: QueueShape { partitions: knobs.partitions, high_water_messages: knobs.high_water },
         raft: Raft {
             heartbeat_ms,
             election_min_ms,
@@ -160,32 +205,120 @@ fn queue_client(cluster: &Cluster, near: NodeId) -> Result<Arc<dyn Queue>, Failu
     Ok(Arc::new(clients::queue(cluster, &net, Some(near))?))
 }
 
+type ToOperators = (mpsc::UnboundedSender<Typed>, mpsc::UnboundedSender<Errand>);
+
 fn add_operator(
     sim: &mut turmoil::Sim<'static>,
     knobs: &Knobs,
     cluster: &Cluster,
-    build: BuildDir,
+    builds: BTreeMap<&'static str, BuildDir>,
     board: &Arc<Board>,
-) -> Result<mpsc::UnboundedSender<Typed>, Failure> {
+) -> Result<ToOperators, Failure> {
     let (orders, lines) = mpsc::unbounded_channel();
+    let (errands, told) = mpsc::unbounded_channel();
     let net: Arc<dyn Net> = Arc::new(SimNet);
     let nothing = SimDisk::new();
     let connected = Arc::new(Connected::to(cluster.clone(), net, &nothing.mount())?);
     let (knobs, board, cluster) = (knobs.clone(), Arc::clone(board), cluster.clone());
     sim.client(OPERATOR, async move {
-        tokio::spawn(obey(Arc::clone(&connected), Arc::clone(&board), lines));
-        if knobs.scenario == Scenario::Queue {
-            return std::future::pending().await;
-        }
         let clock: Arc<dyn Clock> = Arc::new(SimClock::default());
         let near = cluster.nodes[0].id;
         let (kv, queue) = (kv_client(&cluster, near), queue_client(&cluster, near)?);
-        let operator = Operator { connected, build, kv, queue, clock, board, knobs };
-        Box::pin(operator.run()).await?;
+        let tools = Arc::new(Tools { connected, builds, kv, queue, clock, board, knobs });
+        tokio::spawn(obey(Arc::clone(&tools), lines));
+        tokio::spawn(controller::stand_by(Arc::clone(&tools), told));
+        if tools.knobs.scenario == Scenario::Event {
+            Box::pin(tools.run()).await?;
+        }
         // Later command lines are still carried out.
         std::future::pending().await
     });
-    Ok(orders)
+    Ok((orders, errands))
+}
+
+/// Makes the recording clients.
+struct Apps {
+    seed: u64,
+    knobs: Knobs,
+    cluster: Cluster,
+    board: Arc<Board>,
+}
+
+impl Apps {
+    fn near(number: u32) -> NodeId {
+        NODES[number as usize % NODES.len()].parse().expect("a node's name")
+    }
+
+    /// Some follow leaders; one for each node asks that node and no other.
+    fn kv(&self, number: u32) -> Result<KvClient, Failure> {
+        let Apps { seed, knobs, cluster, board } = self;
+        let asks = number.checked_sub(knobs.kv_clients).map(Apps::near);
+        Ok(KvClient {
+            number,
+            asks,
+            keys: knobs.kv_keys,
+            think_ms: if asks.is_some() { (100, 700) } else { (10, 250) },
+            kv: match asks {
+                Some(node) => pinned_client(cluster, node)?,
+                None => kv_client(cluster, Apps::near(number)),
+            },
+            chance: stream(*seed, Purpose::KvClients, u64::from(number) * 1_000),
+            luck: board.mischief.apps.luck(stream(*seed, Purpose::Luck, u64::from(number))),
+            board: Arc::clone(board),
+        })
+    }
+
+    fn queue(&self, number: u32) -> Result<QueueClient, Failure> {
+        let Apps { seed, cluster, board, .. } = self;
+        let queue = queue_client(cluster, Apps::near(number))?;
+        let number = 100 + number;
+        Ok(QueueClient {
+            line: Line { number, queue, board: Arc::clone(board) },
+            chance: stream(*seed, Purpose::QueueClients, u64::from(number - 100) * 1_000),
+            luck: board.mischief.apps.luck(stream(*seed, Purpose::Luck, u64::from(number))),
+        })
+    }
+
+    /// Producers that come in bursts, until everybody is sent home.
+    async fn bursts(self: Arc<Self>) {
+        let mut bursts = self.board.mischief.bursts();
+        let mut number = BURST_PRODUCERS_FROM;
+        while bursts.changed().await.is_ok() {
+            let burst = *bursts.borrow_and_update();
+            let times = burst.factor.saturating_sub(1);
+            for _ in 0..(self.knobs.queue_clients * times).min(BURST_PRODUCERS_MAX) {
+                let Ok(producer) = self.queue(number) else { continue };
+                number += 1;
+                self.board.happened("burst-producers");
+                tokio::spawn(producer.produce(burst.until_ms));
+            }
+        }
+    }
+
+    async fn run(self: Arc<Self>) -> Result<(), Failure> {
+        let mut clients = Vec::new();
+        let pinned = u32::try_from(NODES.len()).unwrap_or(0);
+        for number in 0..self.knobs.kv_clients + pinned {
+            clients.push(tokio::spawn(self.kv(number)?.run()));
+        }
+        if self.knobs.scenario == Scenario::Queue {
+            for number in 0..2 * self.knobs.queue_clients {
+                let client = self.queue(number)?;
+                clients.push(match number % 2 {
+                    0 => tokio::spawn(client.produce(u64::MAX)),
+                    _ => tokio::spawn(client.consume()),
+                });
+            }
+            tokio::spawn(Arc::clone(&self).bursts());
+            let net: Arc<dyn Net> = Arc::new(SimNet);
+            count(&clients::queue(&self.cluster, &net, Some(Apps::near(0)))?, &self.board).await;
+        }
+        for client in clients {
+            client.await.context(Exit::Error, "a client")?;
+        }
+        final_scan(&*kv_client(&self.cluster, Apps::near(0)), &self.board).await;
+        Ok(())
+    }
 }
 
 fn add_apps(
@@ -194,51 +327,8 @@ fn add_apps(
     knobs: &Knobs,
     cluster: &Cluster,
     board: &Arc<Board>,
-) -> Result<(), Failure> {
-    let (knobs, board, cluster) = (knobs.clone(), Arc::clone(board), cluster.clone());
-    let near = move |number: u32| NODES[number as usize % NODES.len()].parse().context(Exit::Usage, "a node");
-    sim.client(APPS, async move {
-        let mut clients = Vec::new();
-        let pinned = u32::try_from(NODES.len()).unwrap_or(0);
-        for number in 0..knobs.kv_clients + pinned {
-            // Some follow leaders; one for each node asks that node and no other.
-            let asks = if number < knobs.kv_clients { None } else { Some(near(number - knobs.kv_clients)?) };
-            let client = KvClient {
-                number,
-                asks,
-                keys: knobs.kv_keys,
-                think_ms: if asks.is_some() { (100, 700) } else { (10, 250) },
-                kv: asks.map_or_else(
-                    || near(number).map(|near| kv_client(&cluster, near)),
-                    |node| pinned_client(&cluster, node),
-                )?,
-                chance: stream(seed, Purpose::KvClients, u64::from(number) * 1_000),
-                board: Arc::clone(&board),
-            };
-            clients.push(tokio::spawn(client.run()));
-        }
-        let consumers = if knobs.scenario == Scenario::Queue { knobs.queue_clients } else { 0 };
-        for number in 0..2 * consumers {
-            let client = QueueClient {
-                number: 100 + number,
-                queue: queue_client(&cluster, near(number)?)?,
-                chance: stream(seed, Purpose::QueueClients, u64::from(number) * 1_000),
-                board: Arc::clone(&board),
-            };
-            clients.push(match number % 2 {
-                0 => tokio::spawn(client.produce()),
-                _ => tokio::spawn(client.consume()),
-            });
-        }
-        if knobs.scenario == Scenario::Queue {
-            let net: Arc<dyn Net> = Arc::new(SimNet);
-            count(&clients::queue(&cluster, &net, Some(near(0)?))?, &board).await;
-        }
-        for client in clients {
-            client.await?;
-        }
-        final_scan(&*kv_client(&cluster, near(0)?), &board).await;
-        Ok(())
-    });
-    Ok(())
+) {
+    let (knobs, cluster, board) = (knobs.clone(), cluster.clone(), Arc::clone(board));
+    let apps = Arc::new(Apps { seed, knobs, cluster, board });
+    sim.client(APPS, async move { Ok(apps.run().await?) });
 }

@@ -18,6 +18,8 @@ pub mod clock;
 pub mod disk;
 pub mod mutant;
 #[cfg(feature = "net")]
+pub mod mux;
+#[cfg(feature = "net")]
 pub mod net;
 pub mod place;
 pub mod rng;

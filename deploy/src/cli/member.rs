@@ -21,6 +21,7 @@ use world::NodeId;
 
 use super::target::{Connected, Target};
 use super::zone::confirm;
+use crate::config::Node;
 use crate::failure::{Context, Exit, Failure};
 use crate::output::{Format, print, table};
 use crate::serve::api::{GroupReplacement, MembersReport, ReplaceReport, ReplaceRequest};
@@ -110,32 +111,24 @@ async fn members(connected: &Connected) -> Members {
 async fn run_replace(replace: &Replace, format: Format) -> Result<(), Failure> {
     let connected = replace.target.connect()?;
     let node = connected.cluster.node(replace.node)?;
-    let report: MembersReport =
-        connected.call(node, Method::GET, "/v1/members", Bytes::new()).await.map_err(|failure| {
-            let cure = format!("start {} on an empty data directory first", node.id);
-            Failure::new(
-                failure.exit,
-                format!("{cure}: the disk that shall be a member must be there ({failure})"),
-            )
-        })?;
-    let mut round = Round { connected: &connected, replace, disk: &report.disk, groups: &report.groups };
+    let round = Round::begin(&connected, node, &replace.reason).await?;
     let mut groups = round.look().await?;
     let settled = groups.values().all(|group| group.step == "done");
     if !replace.dry_run && !settled {
         eprintln!(
             "the disk {} takes the place of {}'s lost one in {} groups; the lost disk can never come back",
-            report.disk,
+            round.disk,
             node.id,
             groups.len()
         );
         if !replace.yes {
             confirm("node's name", &node.id.to_string())?;
         }
-        groups = round.until_done().await?;
+        groups = round.until_done(Duration::from_secs(replace.timeout), |line| eprintln!("{line}")).await?;
     }
     let replaced = Replaced {
         node: node.id,
-        disk: report.disk.clone(),
+        disk: round.disk,
         changed: !settled && !replace.dry_run,
         dry_run: replace.dry_run,
         groups: groups.into_values().collect(),
@@ -143,22 +136,54 @@ async fn run_replace(replace: &Replace, format: Format) -> Result<(), Failure> {
     print(format, &replaced, show_replaced)
 }
 
+/// Puts the disk that `node` runs on now in the place of the one it lost, in every group, asking
+/// nobody. Answers that disk, and whether anything had to be changed.
+///
+/// # Errors
+/// As [`run`].
+pub async fn replace(
+    connected: &Connected,
+    node: NodeId,
+    reason: &str,
+    within: Duration,
+) -> Result<(String, bool), Failure> {
+    let round = Round::begin(connected, connected.cluster.node(node)?, reason).await?;
+    let settled = round.look().await?.values().all(|group| group.step == "done");
+    if !settled {
+        round.until_done(within, |line| tracing::info!("{line}")).await?;
+    }
+    Ok((round.disk, !settled))
+}
+
 /// Asking every node for the next steps.
 struct Round<'a> {
     connected: &'a Connected,
-    replace: &'a Replace,
-    disk: &'a str,
+    node: NodeId,
+    reason: &'a str,
+    disk: String,
     /// Every group there is.
-    groups: &'a [u32],
+    groups: Vec<u32>,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    /// Asks the node which disk it runs on.
+    async fn begin(connected: &'a Connected, node: &Node, reason: &'a str) -> Result<Round<'a>, Failure> {
+        let report: MembersReport =
+            connected.call(node, Method::GET, "/v1/members", Bytes::new()).await.map_err(|failure| {
+                let cure = format!("start {} on an empty data directory first", node.id);
+                Failure::new(
+                    failure.exit,
+                    format!("{cure}: the disk that shall be a member must be there ({failure})"),
+                )
+            })?;
+        Ok(Round { connected, node: node.id, reason, disk: report.disk, groups: report.groups })
+    }
+
     /// Asks all other nodes once; answers what each group said whose leader was found.
-    async fn ask(&mut self, dry_run: bool) -> Result<BTreeMap<u32, GroupReplacement>, Failure> {
-        let request =
-            ReplaceRequest { disk: self.disk.to_owned(), reason: self.replace.reason.clone(), dry_run };
+    async fn ask(&self, dry_run: bool) -> Result<BTreeMap<u32, GroupReplacement>, Failure> {
+        let request = ReplaceRequest { disk: self.disk.clone(), reason: self.reason.to_owned(), dry_run };
         let body = Bytes::from(serde_json::to_vec(&request).context(Exit::Error, "making the request")?);
-        let path = format!("/v1/members/{}/replace", self.replace.node);
+        let path = format!("/v1/members/{}/replace", self.node);
         let mut groups = BTreeMap::new();
         let mut silent = Vec::new();
         for node in &self.connected.cluster.nodes {
@@ -181,7 +206,7 @@ impl Round<'_> {
     }
 
     /// What comes next in every group. A node that has just died is missed a moment later.
-    async fn look(&mut self) -> Result<BTreeMap<u32, GroupReplacement>, Failure> {
+    async fn look(&self) -> Result<BTreeMap<u32, GroupReplacement>, Failure> {
         let started = Instant::now();
         loop {
             let groups = self.ask(true).await?;
@@ -202,7 +227,11 @@ impl Round<'_> {
         if refused.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Refused, refused.join("\n"))) }
     }
 
-    async fn until_done(&mut self) -> Result<BTreeMap<u32, GroupReplacement>, Failure> {
+    async fn until_done(
+        &self,
+        within: Duration,
+        progress: impl Fn(String),
+    ) -> Result<BTreeMap<u32, GroupReplacement>, Failure> {
         let started = Instant::now();
         let mut shown = BTreeMap::new();
         loop {
@@ -210,7 +239,7 @@ impl Round<'_> {
             let groups = self.ask(false).await.unwrap_or_default();
             for group in groups.values() {
                 if shown.get(&group.group) != Some(&group.step) && group.step != "done" {
-                    eprintln!("{}: {}", group.name, group.detail);
+                    progress(format!("{}: {}", group.name, group.detail));
                 }
                 shown.insert(group.group, group.step.clone());
             }
@@ -218,7 +247,7 @@ impl Round<'_> {
             if self.groups.iter().all(done) {
                 return Ok(groups);
             }
-            if started.elapsed() > Duration::from_secs(self.replace.timeout) {
+            if started.elapsed() > within {
                 self.refused(&groups)?;
                 let open = self.groups.iter().filter(|group| !done(group)).count();
                 let cure = "repeat the command to go on";

@@ -12,7 +12,7 @@ mod drill;
 mod key;
 mod kv;
 mod log;
-mod member;
+pub mod member;
 pub mod money;
 mod packet;
 pub mod plan;

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use kvsvr::api::Kv;
+use payment::ledger::backend::{EmbeddedLedger, PaymentBackend};
 use payment::reconcile::Report;
+use payment::reconcile::credit::Credited;
 use payment::reconcile::run::Sources;
 use payment::{fund, instant, reconcile, refund};
 use queue::api::Queue;
@@ -115,9 +117,17 @@ impl Money {
     /// # Errors
     /// When the KV does not answer; what was credited stays so, and repeating goes on from there.
     pub async fn credit_pending(&self) -> Result<u64, Failure> {
+        Ok(self.credit_through(&EmbeddedLedger).await?.count)
+    }
+
+    /// The same, through another payment back end; answers what became of them.
+    ///
+    /// # Errors
+    /// As [`Money::credit_pending`].
+    pub async fn credit_through(&self, backend: &dyn PaymentBackend) -> Result<Credited, Failure> {
         let (list, _) = keys::current(&*self.sources.kv, self.manifest.build).await?;
-        let credited = reconcile::credit::credit_pending(&self.sources, &list).await;
-        Ok(credited.context(Exit::Unavailable, "crediting")?.count)
+        let credited = reconcile::credit::credit_through(&self.sources, &list, backend).await;
+        credited.context(Exit::Unavailable, "crediting")
     }
 
     /// Gives every batch's remainder back; answers how much.

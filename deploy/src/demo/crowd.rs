@@ -8,6 +8,7 @@
 //!                            -> refused        counted by code
 //! ```
 //! A few of them are thieves: they alter a byte of a ticket, or open one that is somebody else's.
+//! Devices may fail ([`Trouble`]): what they were doing and what they knew is gone, and they begin anew.
 //!
 //! Invariant: what is remembered as acknowledged was acknowledged: status 200 and a whole body.
 //!
@@ -15,7 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use http::Method;
 use rand::RngExt;
 use serde::Deserialize;
 use ticket::id::PacketId;
+use tokio::sync::watch;
 use world::Clock;
 use world::net::Net;
 use world::rng::{Seed, Stream};
@@ -42,10 +44,52 @@ const THEFT_ONE_IN: u32 = 200;
 /// The longest a worker sleeps before it looks again.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// Where the streams begin that decide whose device fails and which request arrives twice.
+const FATES: u64 = 1 << 32;
+
+/// What happens to the users' devices, and to what they send; set while the crowd is at work.
+#[derive(Debug)]
+pub struct Trouble {
+    crashes: watch::Sender<u32>,
+    twice_percent: AtomicU32,
+}
+
+impl Default for Trouble {
+    fn default() -> Trouble {
+        Trouble { crashes: watch::Sender::new(0), twice_percent: AtomicU32::new(0) }
+    }
+}
+
+impl Trouble {
+    /// Lets this share of the devices that are in use fail, now.
+    pub fn crash(&self, percent: u32) {
+        self.crashes.send_replace(percent);
+    }
+
+    /// Lets this share of the requests arrive twice from now on.
+    pub fn send_twice(&self, percent: u32) {
+        self.twice_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// Whether one more request is to arrive twice. Draws only when some are.
+    pub fn is_sent_twice(&self, chance: &mut Stream) -> bool {
+        let percent = self.twice_percent.load(Ordering::Relaxed);
+        percent > 0 && chance.random_range(0..100) < percent
+    }
+
+    /// The luck of one device.
+    #[must_use]
+    pub fn luck(&self, chance: Stream) -> Luck {
+        Luck { crashes: self.crashes.subscribe(), chance }
+    }
+}
+
 /// How the crowd behaves.
 #[derive(Clone, Debug)]
 pub struct CrowdOptions {
-    /// Users, numbered from 1.
+    /// The number of the first user.
+    pub first_user: u64,
+    /// Users, numbered from there.
     pub users: u64,
     /// Users acting at the same time.
     pub workers: usize,
@@ -59,6 +103,8 @@ pub struct CrowdOptions {
     pub partitions: u32,
     /// Where the first acknowledged open of each partition is told.
     pub witnesses: Witnesses,
+    /// What their devices suffer.
+    pub trouble: Arc<Trouble>,
 }
 
 /// An open that was acknowledged.
@@ -89,6 +135,12 @@ pub struct Memory {
     pub thefts_succeeded: u64,
     /// Users who shook at least once.
     pub users_active: u64,
+    /// Devices that failed in the middle of something.
+    pub crashed: u64,
+    /// Requests that were sent twice.
+    pub sent_twice: u64,
+    /// Opens sent twice that were told of two packets or two amounts. Must be none.
+    pub told_otherwise: u64,
     /// Latency of answered shakes, microseconds.
     pub shake_us: Histogram<u64>,
     /// Latency of acknowledged opens, microseconds, retries included.
@@ -114,9 +166,11 @@ pub struct Crowd {
 
 struct Worker {
     options: Arc<CrowdOptions>,
+    net: Arc<dyn Net>,
     clients: Vec<HttpClient>,
     clock: Arc<dyn Clock>,
     chance: Stream,
+    fate: Stream,
     tokens: Arc<Vec<String>>,
     histories: BTreeMap<u64, String>,
     progress: Arc<Progress>,
@@ -139,6 +193,13 @@ struct OpenAnswer {
     amount_fen: u64,
 }
 
+/// The packet and the amount that an answer to an open tells of; `None` of every other answer.
+fn told(answer: &Result<Answer, HttpError>) -> Option<(String, u64)> {
+    let answer = answer.as_ref().ok().filter(|answer| answer.status.is_success())?;
+    let opened: OpenAnswer = serde_json::from_slice(&answer.body).ok()?;
+    Some((opened.packet_id, opened.amount_fen))
+}
+
 enum OpenOutcome {
     Opened(OpenAnswer),
     Refused(String),
@@ -156,12 +217,16 @@ impl Memory {
             thefts: 0,
             thefts_succeeded: 0,
             users_active: 0,
+            crashed: 0,
+            sent_twice: 0,
+            told_otherwise: 0,
             shake_us: histogram(),
             open_us: histogram(),
         }
     }
 
-    fn merge(&mut self, other: Memory) {
+    /// Adds what others lived through.
+    pub fn merge(&mut self, other: Memory) {
         self.acked.extend(other.acked);
         for (outcome, count) in other.shakes {
             *self.shakes.entry(outcome).or_default() += count;
@@ -173,13 +238,16 @@ impl Memory {
         self.thefts += other.thefts;
         self.thefts_succeeded += other.thefts_succeeded;
         self.users_active += other.users_active;
+        self.crashed += other.crashed;
+        self.sent_twice += other.sent_twice;
+        self.told_otherwise += other.told_otherwise;
         self.shake_us.add(&other.shake_us).expect("the same bounds");
         self.open_us.add(&other.open_us).expect("the same bounds");
     }
 }
 
 impl Crowd {
-    /// Sets the crowd to work. `tokens[u - 1]` is the session token of user `u`.
+    /// Sets the crowd to work. `tokens[0]` is the session token of the first user.
     #[must_use]
     pub fn start(
         options: CrowdOptions,
@@ -200,9 +268,11 @@ impl Crowd {
         for number in 0..options.workers {
             let worker = Worker {
                 options: Arc::clone(&options),
-                clients: options.edges.iter().map(|edge| HttpClient::new(Arc::clone(net), edge)).collect(),
+                net: Arc::clone(net),
+                clients: clients(net, &options.edges),
                 clock: Arc::clone(clock),
                 chance: Seed::from_number(options.seed).stream(number as u64),
+                fate: Seed::from_number(options.seed).stream(FATES + number as u64),
                 tokens: Arc::clone(&tokens),
                 histories: BTreeMap::new(),
                 progress: Arc::clone(&progress),
@@ -228,10 +298,38 @@ impl Crowd {
     }
 }
 
+fn clients(net: &Arc<dyn Net>, edges: &[String]) -> Vec<HttpClient> {
+    edges.iter().map(|edge| HttpClient::new(Arc::clone(net), edge)).collect()
+}
+
+/// Whether the device in use is among those that fail.
+pub struct Luck {
+    crashes: watch::Receiver<u32>,
+    chance: Stream,
+}
+
+impl Luck {
+    /// Resolves when the device fails.
+    pub async fn runs_out(&mut self) {
+        while self.crashes.changed().await.is_ok() {
+            let percent = *self.crashes.borrow_and_update();
+            if self.chance.random_range(0..100) < percent {
+                return;
+            }
+        }
+        // Nobody is there any more who could let it fail.
+        std::future::pending().await
+    }
+}
+
 impl Worker {
     async fn run(mut self, number: u64) -> Memory {
         let workers = self.options.workers as u64;
-        let users: Vec<u64> = (1..=self.options.users).filter(|user| user % workers == number).collect();
+        let CrowdOptions { first_user, users, .. } = *self.options;
+        let users: Vec<u64> =
+            (first_user..first_user + users).filter(|user| user % workers == number).collect();
+        let chance = Seed::from_number(self.options.seed).stream(FATES * 2 + number);
+        let mut luck = self.options.trouble.luck(chance);
         let pause = Duration::from_secs(workers) / self.options.shakes_per_second.max(1);
         let mut next = tokio::time::Instant::now();
         let mut first_round = true;
@@ -243,11 +341,27 @@ impl Worker {
                 next = (next + pause).max(tokio::time::Instant::now() - pause);
                 tokio::time::sleep_until(next).await;
                 self.memory.users_active += u64::from(first_round);
-                self.shake(*user).await;
+                self.act(*user, &mut luck).await;
             }
             first_round = false;
         }
         self.memory
+    }
+
+    /// Lets a user shake, unless the device fails in the middle of it: whatever was under way is
+    /// dropped, and all that the device knew is gone.
+    async fn act(&mut self, user: u64, luck: &mut Luck) {
+        let crashed = tokio::select! {
+            biased;
+            () = luck.runs_out() => true,
+            () = self.shake(user) => false,
+        };
+        if crashed {
+            tracing::debug!(user, "the device failed");
+            self.memory.crashed += 1;
+            self.histories.clear();
+            self.clients = clients(&self.net, &self.options.edges);
+        }
     }
 
     /// The node a user is connected to: their own zone, or another when that fails.
@@ -264,10 +378,27 @@ impl Worker {
         body: Bytes,
     ) -> Result<Answer, HttpError> {
         let edge = self.edge_of(user, attempt);
-        let token = self.tokens[usize::try_from(user - 1).expect("users fit")].clone();
+        let number = usize::try_from(user - self.options.first_user).expect("users fit");
+        let token = self.tokens[number].clone();
+        let twice = self.options.trouble.is_sent_twice(&mut self.fate);
         let client = &mut self.clients[edge];
-        client.set_bearer(Some(token));
-        client.send(Method::POST, path, body, ANSWER_WITHIN).await
+        client.set_bearer(Some(token.clone()));
+        if !twice {
+            return client.send(Method::POST, path, body, ANSWER_WITHIN).await;
+        }
+        let mut other = HttpClient::new(Arc::clone(&self.net), &self.options.edges[edge]);
+        other.set_bearer(Some(token));
+        let (one, other) = tokio::join!(
+            client.send(Method::POST, path, body.clone(), ANSWER_WITHIN),
+            other.send(Method::POST, path, body, ANSWER_WITHIN),
+        );
+        self.memory.sent_twice += 1;
+        if let (Some(one), Some(other)) = (told(&one), told(&other))
+            && one != other
+        {
+            self.memory.told_otherwise += 1;
+        }
+        one.or(other)
     }
 
     async fn shake(&mut self, user: u64) {
@@ -370,7 +501,8 @@ impl Worker {
         let at = self.chance.random_range(0..altered.len());
         altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
         let altered = String::from_utf8(altered).expect("base64 stays ASCII");
-        let other = user % self.options.users + 1;
+        let CrowdOptions { first_user, users, .. } = *self.options;
+        let other = first_user + (user - first_user + 1) % users;
         for (who, what) in [(user, altered.as_str()), (other, ticket)] {
             let body = Bytes::from(serde_json::json!({ "ticket": what }).to_string());
             self.memory.thefts += 1;

@@ -181,6 +181,7 @@ fn gather_crowd(scene: &Scene<'_>, witnesses: &Witnesses) -> Result<Crowd, Failu
         (1..=scene.args.users).map(|user| ticket::token::issue(&key, UserId(user), expires)).collect();
     let edges: Vec<String> = scene.connected.cluster.nodes.iter().map(|node| node.edge.clone()).collect();
     let options = CrowdOptions {
+        first_user: 1,
         users: scene.args.users,
         workers: edges.len() * WORKERS_PER_NODE,
         shakes_per_second: scene.args.rate,
@@ -188,6 +189,7 @@ fn gather_crowd(scene: &Scene<'_>, witnesses: &Witnesses) -> Result<Crowd, Failu
         seed: scene.args.seed,
         partitions: scene.connected.cluster.queue.partitions,
         witnesses: Arc::clone(witnesses),
+        trouble: Arc::default(),
     };
     scene.timeline.note(format!("{} users gather at {} nodes", grouped(options.users), options.edges.len()));
     Ok(Crowd::start(options, tokens, &scene.doors.net, &scene.doors.clock))

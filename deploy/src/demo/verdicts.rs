@@ -163,7 +163,9 @@ fn issued_once(evidence: &Evidence<'_>, fates: &Fates) -> Verdict {
 
 fn opens_kept(evidence: &Evidence<'_>, fates: &Fates) -> Verdict {
     let acked = evidence.memory.acked.len() as u64;
-    let held = fates.lost.is_empty() && fates.credited + fates.explained == acked && acked > 0;
+    let otherwise = evidence.memory.told_otherwise;
+    let kept = fates.lost.is_empty() && fates.credited + fates.explained == acked && acked > 0;
+    let held = kept && otherwise == 0;
     let mut detail = format!(
         "{} opens acknowledged: {} credited, {} explained, {} lost",
         grouped(acked),
@@ -173,6 +175,9 @@ fn opens_kept(evidence: &Evidence<'_>, fates: &Fates) -> Verdict {
     );
     if let Some(first) = fates.lost.first() {
         detail.push_str(&format!(" (first: {first})"));
+    }
+    if otherwise > 0 {
+        detail.push_str(&format!("; {otherwise} opens that arrived twice were answered in two ways"));
     }
     verdict("I4", held, detail)
 }

@@ -134,7 +134,11 @@ async fn gather(admin: &Admin) -> Result<Gathered, Failure> {
     Ok(Gathered { zones, event, roster, claims, nodes: ask_nodes(admin).await })
 }
 
-async fn read_zones(kv: &dyn Kv) -> Result<BTreeMap<ZoneId, (ZoneRecord, i64)>, Failure> {
+/// The zones' records, each with the revision it was read at.
+///
+/// # Errors
+/// When KvSvr does not answer, or holds what cannot be read.
+pub async fn read_zones(kv: &dyn Kv) -> Result<BTreeMap<ZoneId, (ZoneRecord, i64)>, Failure> {
     let mut zones = BTreeMap::new();
     for pair in kv.range(control::ZONE_PREFIX.as_bytes()).await?.pairs {
         let key = String::from_utf8_lossy(&pair.key).into_owned();
@@ -185,7 +189,11 @@ fn view_of(report: &NodeReport) -> NodeView {
     }
 }
 
-async fn commit(kv: &dyn Kv, operation: &Operation) -> Result<(), Failure> {
+/// Writes a decision, unless a zone record has changed since it was made.
+///
+/// # Errors
+/// Exit code 4 when one has, 6 without a quorum.
+pub async fn commit(kv: &dyn Kv, operation: &Operation) -> Result<(), Failure> {
     let zone_key = control::zone_key(operation.zone);
     let compares = operation
         .unchanged

@@ -72,6 +72,7 @@ pub struct Doors {
 pub struct Running {
     host: Arc<Host>,
     access: Arc<AccessNode>,
+    payments: Arc<Payments>,
     kv: KvServer,
     writer: LogWriter,
     stop: watch::Sender<bool>,
@@ -155,7 +156,7 @@ impl Running {
         tasks.serve_http(&node.admin, admin::router(admin)).await?;
         let mut tasks = tasks.tasks;
         tasks.push(tokio::spawn(until(stopped.clone(), watch_storage(Arc::clone(&host), fail_storage))));
-        tasks.push(tokio::spawn(payments.run(stopped.clone(), is_drained.clone())));
+        tasks.push(tokio::spawn(Arc::clone(&payments).run(stopped.clone(), is_drained.clone())));
         let keeping = drain::keep_drained(Arc::clone(&host), is_drained);
         tasks.push(tokio::spawn(until(stopped.clone(), keeping)));
         let register = register_zone(Arc::clone(&kv), id, Arc::clone(&doors.clock));
@@ -164,13 +165,19 @@ impl Running {
             let watching = Arc::clone(&observer).watch(Arc::clone(&doors.net), other.clone(), token.clone());
             tasks.push(tokio::spawn(until(stopped.clone(), watching)));
         }
-        Ok(Running { host, access, kv: groups.kv, writer, stop, tasks, failures })
+        Ok(Running { host, access, payments, kv: groups.kv, writer, stop, tasks, failures })
     }
 
     /// The groups on this node; what an operator's tools, and a simulator, look at and push.
     #[must_use]
     pub fn host(&self) -> &Arc<Host> {
         &self.host
+    }
+
+    /// Opening and settling on this node.
+    #[must_use]
+    pub fn payments(&self) -> &Arc<Payments> {
+        &self.payments
     }
 
     /// Resolves when something has failed that the node cannot go on without.

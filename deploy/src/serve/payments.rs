@@ -45,6 +45,7 @@ pub struct Payments {
     store: Arc<TicketStore>,
     opener: ArcSwapOption<PacketOpener>,
     settler: ArcSwapOption<Settler>,
+    paused: watch::Sender<bool>,
 }
 
 /// What is kept up to date for the build that is active.
@@ -64,8 +65,14 @@ impl Payments {
         clock: Arc<dyn Clock>,
         store: Arc<TicketStore>,
     ) -> Arc<Payments> {
-        let opener = ArcSwapOption::empty();
-        Arc::new(Payments { kv, queue, disk, clock, store, opener, settler: ArcSwapOption::empty() })
+        let (opener, settler) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        let paused = watch::Sender::new(false);
+        Arc::new(Payments { kv, queue, disk, clock, store, opener, settler, paused })
+    }
+
+    /// Lets the settler take nothing more from the queue, or go on. The batch it has is finished.
+    pub fn pause_settling(&self, paused: bool) {
+        self.paused.send_replace(paused);
     }
 
     /// What was counted so far: opens and settlements.
@@ -145,8 +152,9 @@ impl Payments {
             tracing::error!("the settler ended in a panic and is not started again");
             self.settler.store(None);
         }
-        if settling.is_none() && !*drained.borrow() {
-            *settling = self.settler.load_full().map(|settler| settle(settler, stopped, drained));
+        if settling.is_none() && !*drained.borrow() && !*self.paused.borrow() {
+            let settler = self.settler.load_full();
+            *settling = settler.map(|settler| settle(settler, stopped, drained, self.paused.subscribe()));
         }
         Ok(())
     }
@@ -188,19 +196,22 @@ impl Payments {
     }
 }
 
-/// Settles until the node stops or is drained.
+/// Settles until the node stops, is drained or is told to pause.
 fn settle(
     settler: Arc<Settler>,
     stopped: &watch::Receiver<bool>,
     drained: &watch::Receiver<bool>,
+    mut paused: watch::Receiver<bool>,
 ) -> tokio::task::JoinHandle<()> {
     let (mut stopped, mut drained) = (stopped.clone(), drained.clone());
     tokio::spawn(async move {
         let stop = async move {
             // An error means that the sender is gone, which is a stop too.
             tokio::select! {
+                biased;
                 _ = stopped.wait_for(|stop| *stop) => {}
                 _ = drained.wait_for(|drained| *drained) => {}
+                _ = paused.wait_for(|paused| *paused) => {}
             }
         };
         settler.run(stop).await;

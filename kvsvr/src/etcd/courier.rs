@@ -20,8 +20,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
+use world::NodeId;
 
 use super::Identity;
+use super::forwarder::Forwarder;
 use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
 use crate::group::read_with;
@@ -33,7 +35,6 @@ use crate::refusal::Refusal;
 use crate::wire::etcdserverpb::ResponseHeader;
 use crate::wire::native::ControlCommand;
 use crate::wire::native::control_command::Command;
-use crate::wire::native::control_hop_client::ControlHopClient;
 use crate::wire::native::control_reply::Reply;
 
 /// The way from this node to the leader of the control group.
@@ -42,6 +43,7 @@ pub(crate) struct Courier {
     pub(crate) port: ControlPort,
     pub(crate) identity: Identity,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) forwarder: Forwarder,
     pub(crate) desk: AuthDesk,
     pub(crate) quota: Quota,
 }
@@ -58,6 +60,27 @@ impl Courier {
         H: Future<Output = Result<A, CallError>>,
         T: Future<Output = Result<A, Status>>,
     {
+        self.route(here, |leader, patience| {
+            let asked = self.peers.channel(leader).map(|channel| there(channel, patience));
+            async {
+                match asked {
+                    Some(asked) => asked.await,
+                    None => Err(CallError::NotLeader { hint: None }.status()),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn route<A, H, T>(
+        &self,
+        here: impl Fn() -> H,
+        there: impl Fn(NodeId, Duration) -> T,
+    ) -> Result<A, Status>
+    where
+        H: Future<Output = Result<A, CallError>>,
+        T: Future<Output = Result<A, Status>>,
+    {
         let deadline = Instant::now() + SERVE_DEADLINE;
         loop {
             let hint = match timeout_at(deadline, here()).await {
@@ -66,9 +89,9 @@ impl Courier {
                 Err(_) => return Err(CallError::Unknown("the deadline passed".to_owned()).status()),
             };
             let leader = hint.filter(|leader| *leader != self.identity.node);
-            if let Some(channel) = leader.and_then(|leader| self.peers.channel(leader)) {
+            if let Some(leader) = leader {
                 let patience = deadline.saturating_duration_since(Instant::now());
-                match there(channel, patience).await {
+                match there(leader, patience).await {
                     Err(status) if may_repeat(&status) => {}
                     ended => return ended,
                 }
@@ -112,15 +135,9 @@ impl Courier {
 
     async fn deliver(&self, command: ControlCommand) -> Result<Reply, Status> {
         let reply = self
-            .run(
+            .route(
                 || self.port.carry_out(command.clone()),
-                |channel, patience| {
-                    let request = hop(command.clone(), patience);
-                    async move {
-                        let reply = ControlHopClient::new(channel).propose(request).await?.into_inner();
-                        reply.reply.ok_or_else(|| Status::internal("the leader's reply is empty"))
-                    }
-                },
+                |leader, patience| self.forwarder.forward(leader, command.clone(), patience),
             )
             .await?;
         match reply {

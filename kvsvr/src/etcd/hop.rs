@@ -6,8 +6,12 @@
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use prost::Message;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+use world::mux::{self, AnswerStream, Calls};
 
+use super::forwarder::{command, refusal};
 use crate::control_port::ControlPort;
 use crate::lease::LeaseKeeper;
 use crate::outcome::CallError;
@@ -25,12 +29,26 @@ use crate::wire::native::{ControlCommand, ControlReply};
 pub struct HopService {
     port: ControlPort,
     keeper: Arc<LeaseKeeper>,
+    stopping: watch::Receiver<bool>,
 }
 
 impl HopService {
-    /// A service over the node's member of the control group.
-    pub fn new(port: ControlPort, keeper: Arc<LeaseKeeper>) -> HopService {
-        HopService { port, keeper }
+    /// A service over the node's member of the control group. `stopping` tells when streams are to
+    /// end.
+    pub fn new(port: ControlPort, keeper: Arc<LeaseKeeper>, stopping: watch::Receiver<bool>) -> HopService {
+        HopService { port, keeper, stopping }
+    }
+
+    async fn carry_out(&self, command: ControlCommand) -> Result<Reply, CallError> {
+        let revoked = match &command.command {
+            Some(Command::LeaseRevoke(request)) => Some(request.id),
+            _ => None,
+        };
+        let reply = self.port.carry_out(command).await;
+        if let (Some(id), Ok(Reply::LeaseRevoke(_))) = (revoked, &reply) {
+            self.keeper.revoked(id);
+        }
+        reply
     }
 }
 
@@ -40,17 +58,22 @@ fn respond<T>(result: Result<T, CallError>) -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl ControlHop for HopService {
-    async fn propose(&self, request: Request<ControlCommand>) -> Result<Response<ControlReply>, Status> {
-        let command = request.into_inner();
-        let revoked = match &command.command {
-            Some(Command::LeaseRevoke(request)) => Some(request.id),
-            _ => None,
-        };
-        let reply = self.port.carry_out(command).await;
-        if let (Some(id), Ok(Reply::LeaseRevoke(_))) = (revoked, &reply) {
-            self.keeper.revoked(id);
-        }
-        respond(reply.map(|reply| ControlReply { reply: Some(reply) }))
+    type ForwardStream = AnswerStream;
+
+    async fn forward(&self, request: Request<Streaming<Calls>>) -> Result<Response<AnswerStream>, Status> {
+        let service = self.clone();
+        let answers = mux::serve(request.into_inner(), self.stopping.clone(), move |body| {
+            let service = service.clone();
+            async move {
+                let reply = match command(body) {
+                    Ok(command) => service.carry_out(command).await,
+                    Err(error) => Err(error),
+                };
+                let reply = reply.map_err(|error| refusal(&error))?;
+                Ok(ControlReply { reply: Some(reply) }.encode_to_vec().into())
+            }
+        });
+        Ok(Response::new(answers))
     }
 
     async fn renew(

@@ -12,6 +12,9 @@
 mod auth;
 mod cluster;
 pub(crate) mod courier;
+pub(crate) mod forwarder;
+#[cfg(test)]
+mod forwarder_test;
 mod health;
 mod hop;
 pub(crate) mod http;

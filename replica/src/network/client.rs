@@ -19,6 +19,7 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use prost::Message;
 use tonic::{Request, Response, Status};
 use world::GroupId;
 
@@ -45,7 +46,7 @@ pub(crate) struct Factory {
 enum Lane {
     /// Log entries over the shared stream.
     Log,
-    /// Heartbeats, one call each.
+    /// Heartbeats over another.
     Beat,
 }
 
@@ -118,10 +119,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let message = pb::BeatRequest { group: self.group.0, request: Some(append_to_pb(&request)) };
-        let reply = call(self.link()?, message, option.hard_ttl(), |mut calls, request| async move {
-            calls.beat(request).await
-        });
-        let reply = reply.await?;
+        let beats = self.link()?.beats();
+        let answer = beats.call(message.encode_to_vec().into(), option.hard_ttl()).await;
+        let answer = answer.map_err(|error| unreachable(&error.to_string()))?;
+        let reply = pb::BeatReply::decode(answer).map_err(|error| unreachable(&error.to_string()))?;
         beat_from_pb(reply).map_err(malformed)
     }
 

@@ -13,10 +13,10 @@
 //! Not here: the order and number of a session's frames ([`super::session`]).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -24,6 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
+use world::mux::Mux;
 use world::net::{AddressError, Net};
 
 use crate::codec::pb::peer_client::PeerClient;
@@ -72,7 +73,7 @@ impl Links {
     pub(crate) fn refusals(&self) -> BTreeMap<MemberId, String> {
         let links = self.links.lock();
         let refusals = links.iter().filter_map(|((_, member), link)| {
-            let refusal = link.refusal.lock().clone()?;
+            let refusal = link.refusal.reason.lock().clone()?;
             Some(((*member)?, refusal))
         });
         refusals.collect()
@@ -91,16 +92,40 @@ impl Links {
 
 /// The way to one member.
 pub(crate) struct Link {
-    address: String,
     append: Calls,
     /// Heartbeats, votes, transfers.
     pub(crate) control: Calls,
     /// Snapshots.
     pub(crate) bulk: Calls,
-    /// What another member said that answers at the address.
-    refusal: Mutex<Option<String>>,
+    /// Heartbeats of all groups; the stream is opened with the first.
+    beats: OnceLock<Mux>,
+    refusal: Arc<Refusal>,
     dial: tokio::sync::Mutex<Dial>,
     next_session: AtomicU64,
+}
+
+/// What another member said that answers at the address.
+struct Refusal {
+    address: String,
+    reason: Mutex<Option<String>>,
+}
+
+impl Refusal {
+    fn heard<T>(&self, answer: &Result<T, Status>) {
+        let refused = match answer {
+            Ok(_) => None,
+            Err(status) if status.code() == Code::FailedPrecondition => Some(status.message().to_owned()),
+            Err(_) => return,
+        };
+        let mut known = self.reason.lock();
+        if *known == refused {
+            return;
+        }
+        if let Some(reason) = &refused {
+            tracing::error!(address = %self.address, %reason, "another member answers");
+        }
+        *known = refused;
+    }
 }
 
 #[derive(Default)]
@@ -145,8 +170,8 @@ impl Link {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX))
         };
         Ok(Link {
-            address: address.clone(),
-            refusal: Mutex::new(None),
+            beats: OnceLock::new(),
+            refusal: Arc::new(Refusal { address: address.clone(), reason: Mutex::new(None) }),
             append: client()?,
             control: client()?,
             bulk: client()?,
@@ -157,19 +182,23 @@ impl Link {
 
     /// Remembers whether it was the right member that answered.
     pub(crate) fn heard<T>(&self, answer: &Result<T, Status>) {
-        let refused = match answer {
-            Ok(_) => None,
-            Err(status) if status.code() == Code::FailedPrecondition => Some(status.message().to_owned()),
-            Err(_) => return,
-        };
-        let mut known = self.refusal.lock();
-        if *known == refused {
-            return;
-        }
-        if let Some(reason) = &refused {
-            tracing::error!(address = %self.address, %reason, "another member answers");
-        }
-        *known = refused;
+        self.refusal.heard(answer);
+    }
+
+    /// The way of heartbeats.
+    pub(crate) fn beats(&self) -> &Mux {
+        self.beats.get_or_init(|| {
+            let (control, refusal) = (self.control.clone(), Arc::clone(&self.refusal));
+            Mux::start(move |calls| {
+                let (mut control, refusal) = (control.clone(), Arc::clone(&refusal));
+                async move {
+                    let opened = control.beats(calls).await;
+                    refusal.heard(&opened);
+                    opened.map(tonic::Response::into_inner)
+                }
+                .boxed()
+            })
+        })
     }
 
     /// Opens a session, and the stream first when there is none. Whoever comes soon after an attempt

@@ -5,7 +5,7 @@
 //!   group 1 --session 7--+                                +--> group 1
 //!   group 2 --session 8--+==== one stream, all frames ====+--> group 2     append connection
 //!   group 3 --session 9--+                                +--> group 3
-//!   heartbeats, votes, transfers: one call each                            control connection
+//!   heartbeats of all groups: one stream; votes, transfers: one call each  control connection
 //!   snapshots: one stream of pages each                                    bulk connection
 //! ```
 //! Three connections, so that neither a full append stream nor a snapshot delays the heartbeat

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use openraft::raft::{
@@ -22,11 +23,13 @@ use openraft::raft::{
     VoteResponse,
 };
 use parking_lot::{Mutex, RwLock};
+use prost::Message;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use world::GroupId;
+use world::mux::{self, AnswerStream, Calls};
 
 use super::envelope::{admit, admit_anybody};
 use super::landing::Landing;
@@ -162,14 +165,19 @@ impl Peer for PeerService {
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
-    async fn beat(&self, request: Request<pb::BeatRequest>) -> Result<Response<pb::BeatReply>, Status> {
+    type BeatsStream = AnswerStream;
+
+    async fn beats(&self, request: Request<Streaming<Calls>>) -> Result<Response<AnswerStream>, Status> {
         admit(&self.own, request.metadata())?;
-        let pb::BeatRequest { group, request } = request.into_inner();
-        let group = self.registry.group(group)?;
-        let request =
-            request.ok_or(CodecError::Missing("request")).and_then(append_from_pb).map_err(malformed)?;
-        let answer = group.append(request).await.map_err(stopped)?;
-        Ok(Response::new(beat_to_pb(answer)))
+        let registry = Arc::clone(&self.registry);
+        let answers = mux::serve(request.into_inner(), registry.stopping.subscribe(), move |body| {
+            let registry = Arc::clone(&registry);
+            async move {
+                let answer = beat(&registry, body).await;
+                answer.map(|reply| reply.encode_to_vec().into()).map_err(|status| refusal(&status))
+            }
+        });
+        Ok(Response::new(answers))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
@@ -252,6 +260,19 @@ impl Peer for PeerService {
         };
         Ok(Response::new(pb::SnapshotReply { vote: Some(vote_to_pb(&vote)) }))
     }
+}
+
+async fn beat(registry: &Registry, body: Bytes) -> Result<pb::BeatReply, Status> {
+    let pb::BeatRequest { group, request } =
+        pb::BeatRequest::decode(body).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let group = registry.group(group)?;
+    let request =
+        request.ok_or(CodecError::Missing("request")).and_then(append_from_pb).map_err(malformed)?;
+    group.append(request).await.map(beat_to_pb).map_err(stopped)
+}
+
+fn refusal(status: &Status) -> mux::Refusal {
+    mux::Refusal { code: status.code() as i32, message: status.message().to_owned(), not_done: false }
 }
 
 /// Deals the frames of one peer's stream out to sessions.

@@ -104,7 +104,6 @@ fn lasts_ms(action: &Action) -> Option<u64> {
     match *action {
         Action::Pause { for_ms, .. }
         | Action::LoseMessages { for_ms, .. }
-        | Action::RepeatMessages { for_ms, .. }
         | Action::StopSettlers { for_ms, .. } => Some(for_ms),
         Action::Flap { down_ms, up_ms, times, .. } => Some((down_ms + up_ms) * u64::from(times)),
         _ => None,
@@ -164,7 +163,7 @@ impl State<'_> {
                 self.down.extend(nodes);
             }
             Action::Restart { nodes } => self.down.retain(|node| !nodes.contains(node)),
-            Action::ReplaceNode { lost, .. } => drop(self.down.remove(lost)),
+            Action::ReplaceNode { node } => drop(self.down.remove(node)),
             Action::ZoneDown { zone, .. } => self.down.extend(self.scene.nodes_of(*zone)),
             Action::ZoneUp { zone } => self.down.retain(|node| node.zone() != *zone),
             Action::Island { zone, .. } => {
@@ -192,8 +191,7 @@ impl State<'_> {
             Action::Flap { between, and, .. }
             | Action::Hold { between, and }
             | Action::Latency { between, and, .. }
-            | Action::LoseMessages { between, and, .. }
-            | Action::RepeatMessages { between, and, .. } => {
+            | Action::LoseMessages { between, and, .. } => {
                 self.ail(number, Kind::Network, zones_of(&[between.as_slice(), and].concat()));
             }
             Action::SlowDisk { nodes, .. } | Action::FullDisk { nodes } => {

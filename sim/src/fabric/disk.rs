@@ -94,6 +94,45 @@ impl SimDisk {
         lost
     }
 
+    /// Everything below a folder is gone: the disk that was mounted there was exchanged for an empty one.
+    pub fn empty(&self, below: &Path) {
+        let mut platter = self.platter.lock();
+        platter.epoch += 1;
+        (platter.full, platter.fail_next_sync) = (false, false);
+        platter.files.retain(|path, _| !path.starts_with(below));
+        platter.dirs.retain(|path| !path.starts_with(below));
+    }
+
+    /// The files that hold something and whose path holds `part`, in order.
+    #[must_use]
+    pub fn find(&self, part: &str) -> Vec<PathBuf> {
+        let platter = self.platter.lock();
+        let meant = |(path, file): &(&PathBuf, &File)| {
+            path.to_string_lossy().contains(part) && !file.lock().durable.is_empty()
+        };
+        platter.files.iter().filter(meant).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// What a power cut could not take from a file.
+    #[must_use]
+    pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        let file = self.platter.lock().files.get(path).map(Arc::clone)?;
+        let content = file.lock().durable.clone();
+        Some(content)
+    }
+
+    /// Behind the back of whoever uses the disk: the file has this content, or is not there.
+    pub fn forge(&self, path: &Path, bytes: Option<Vec<u8>>) {
+        let mut platter = self.platter.lock();
+        match bytes {
+            Some(bytes) => {
+                let content = Content { durable: bytes.clone(), live: bytes, unsynced: Vec::new() };
+                platter.files.insert(path.to_owned(), Arc::new(Mutex::new(content)));
+            }
+            None => drop(platter.files.remove(path)),
+        }
+    }
+
     /// Flips one bit of a file whose path holds `part`. Answers which file.
     pub fn rot(&self, part: &str, draw: &mut dyn FnMut(usize) -> usize) -> Option<PathBuf> {
         let platter = self.platter.lock();
@@ -316,6 +355,31 @@ mod tests {
         file.sync().expect("the next one claims success");
         disk.crash(&mut |_| 0);
         assert_eq!(disk.mount().read(Path::new("/d/f")).expect("read"), b"old");
+    }
+
+    #[test]
+    fn an_emptied_disk_holds_nothing_and_cuts_the_old_process_off() {
+        let disk = disk_with("f", b"x");
+        disk.forge(Path::new("/etc/f"), Some(b"stays".to_vec()));
+        let old = disk.mount();
+        disk.set_full(true);
+        disk.empty(Path::new("/d"));
+        let fresh = disk.mount();
+        fresh.create_dir_all(Path::new("/d")).expect("a directory");
+        fresh.publish(Path::new("/d/g"), b"there is room").expect("room");
+        disk.empty(Path::new("/d"));
+        assert!(old.read(Path::new("/etc/f")).is_err(), "a dead process read the disk");
+        assert!(!disk.mount().exists(Path::new("/d")));
+        assert_eq!(disk.find(""), [Path::new("/etc/f")]);
+    }
+
+    #[test]
+    fn a_forged_file_is_what_the_next_reader_finds() {
+        let disk = disk_with("f", b"x");
+        disk.forge(Path::new("/d/f"), Some(b"forged".to_vec()));
+        assert_eq!(disk.mount().read(Path::new("/d/f")).expect("read"), b"forged");
+        disk.forge(Path::new("/d/f"), None);
+        assert!(!disk.mount().exists(Path::new("/d/f")) && disk.content(Path::new("/d/f")).is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deploy::failure::Failure;
+use deploy::failure::{Exit, Failure};
 use deploy::serve::storage::Storage;
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -50,6 +50,8 @@ pub struct SimStorage {
     pub log: SimDisk,
     /// What applied state is on.
     pub state: SimDisk,
+    /// Why they do not open: a file of one is not what it should be.
+    broken: Arc<Mutex<Option<String>>>,
     pace: Arc<Mutex<Pace>>,
 }
 
@@ -59,7 +61,19 @@ impl SimStorage {
     pub fn new(times: SyncTimes, chance: Stream) -> SimStorage {
         assert!(times.min_ms <= times.max_ms && times.stall_one_in > 0, "times that can be drawn: {times:?}");
         let pace = Arc::new(Mutex::new(Pace { times, slower_by_ms: 0, chance }));
-        SimStorage { log: SimDisk::new(), state: SimDisk::new(), pace }
+        SimStorage { log: SimDisk::new(), state: SimDisk::new(), broken: Arc::default(), pace }
+    }
+
+    /// Engines on other disks, as fast as these.
+    #[must_use]
+    pub fn on(&self, log: SimDisk, state: SimDisk) -> SimStorage {
+        SimStorage { log, state, broken: Arc::default(), pace: Arc::clone(&self.pace) }
+    }
+
+    /// They do not open any more. What RocksDB says of a file that is cut short, which the engines in
+    /// memory have none of; that it does say so is tested by the conformance suite of `replica`.
+    pub fn break_file(&self, of: &str) {
+        *self.broken.lock() = Some(format!("{of}: Corruption: a file is shorter than the manifest says"));
     }
 
     /// Makes every sync longer by this, until it is set otherwise.
@@ -88,6 +102,9 @@ impl Pace {
 
 impl Storage for SimStorage {
     fn open(&self, _data_dir: &Path) -> Result<Engines, Failure> {
+        if let Some(reason) = &*self.broken.lock() {
+            return Err(Failure::new(Exit::Error, format!("opening the engines: {reason}")));
+        }
         let log = SimEngine::open(&self.log);
         let state = SimEngine::open(&self.state);
         let pace = Arc::clone(&self.pace);

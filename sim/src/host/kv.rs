@@ -2,7 +2,8 @@
 //! a few shared keys.
 //!
 //! Invariant: an operation is recorded before it leaves and once its outcome is certain; every
-//! written value is unique in the run, so a read says which write it saw.
+//! written value is unique in the run, so a read says which write it saw. A client whose device fails
+//! drops what is under way, which stays unknown, and forgets what it has read.
 //!
 //! Not here: judging the history (oracle/).
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use deploy::demo::crowd::Luck;
 use kvsvr::api::{self, ControlOp, KeyValue, Kv, KvError};
 use rand::RngExt;
 use world::NodeId;
@@ -39,6 +41,8 @@ pub struct KvClient {
     pub kv: Arc<dyn Kv>,
     /// Its choices.
     pub chance: Stream,
+    /// Whether its device fails.
+    pub luck: Luck,
     /// Where it records.
     pub board: Arc<Board>,
 }
@@ -52,7 +56,15 @@ impl KvClient {
             serial += 1;
             let call = self.next_call(serial, &seen);
             let id = self.board.kv.lock().0.invoke(self.board.moment(), self.number, self.asks, call.clone());
-            let outcome = outcome_of(self.make(&call).await);
+            let outcome = tokio::select! {
+                biased;
+                () = self.luck.runs_out() => {
+                    self.board.happened("clients-failed");
+                    seen.clear();
+                    Outcome::Unknown
+                }
+                answer = make(&*self.kv, &call) => outcome_of(answer),
+            };
             if let (KvCall::Get { key }, Outcome::Done(KvReply::Get { pair, .. })) = (&call, &outcome) {
                 seen.insert(key.clone(), pair.clone());
             }
@@ -93,26 +105,26 @@ impl KvClient {
             }
         }
     }
+}
 
-    async fn make(&self, call: &KvCall) -> Result<KvReply, KvError> {
-        match call {
-            KvCall::Put { key, value } => {
-                let revision = self.kv.put(key.as_bytes(), value.as_bytes()).await?;
-                Ok(KvReply::Put { revision })
-            }
-            KvCall::Get { key } => {
-                let page = self.kv.range(key.as_bytes()).await?;
-                let pair = page.pairs.iter().find(|pair| pair.key == key.as_bytes()).map(pair_of);
-                Ok(KvReply::Get { revision: page.revision, pair })
-            }
-            // The client has no plain removal: it is a transaction without conditions.
-            KvCall::Delete { .. } => Err(KvError::Refused("made as a transaction".to_owned())),
-            KvCall::Txn { compares, writes } => {
-                let compares = compares.iter().map(compare_of).collect();
-                let outcome = self.kv.txn(compares, writes.iter().map(write_of).collect()).await?;
-                let found = outcome.found.iter().map(|pair| pair.as_ref().map(pair_of)).collect();
-                Ok(KvReply::Txn { revision: outcome.revision, succeeded: outcome.succeeded, found })
-            }
+async fn make(kv: &dyn Kv, call: &KvCall) -> Result<KvReply, KvError> {
+    match call {
+        KvCall::Put { key, value } => {
+            let revision = kv.put(key.as_bytes(), value.as_bytes()).await?;
+            Ok(KvReply::Put { revision })
+        }
+        KvCall::Get { key } => {
+            let page = kv.range(key.as_bytes()).await?;
+            let pair = page.pairs.iter().find(|pair| pair.key == key.as_bytes()).map(pair_of);
+            Ok(KvReply::Get { revision: page.revision, pair })
+        }
+        // The client has no plain removal: it is a transaction without conditions.
+        KvCall::Delete { .. } => Err(KvError::Refused("made as a transaction".to_owned())),
+        KvCall::Txn { compares, writes } => {
+            let compares = compares.iter().map(compare_of).collect();
+            let outcome = kv.txn(compares, writes.iter().map(write_of).collect()).await?;
+            let found = outcome.found.iter().map(|pair| pair.as_ref().map(pair_of)).collect();
+            Ok(KvReply::Txn { revision: outcome.revision, succeeded: outcome.succeeded, found })
         }
     }
 }

@@ -3,6 +3,8 @@
 //! ```text
 //!   a1 b1 c1   node.rs         the production node, over the doors of `fabric`
 //!   ops        operator.rs     deploys the event, runs zone commands, reconciles and refunds
+//!              controller.rs   carries out what was decided long ago
+//!   bank       bank.rs         the payment back end, and its moods
 //!   crowd      crowd.rs        the demo's crowd, over HTTP
 //!   apps       kv.rs queue.rs  clients that record what they were told
 //! ```
@@ -10,6 +12,8 @@
 //!
 //! Not here: faults, and the order in which hosts run.
 
+pub mod bank;
+pub mod controller;
 pub mod crowd;
 pub mod kv;
 pub mod node;
@@ -19,6 +23,8 @@ pub mod queue;
 
 /// The operator's host.
 pub const OPERATOR: &str = "ops";
+/// The payment back end's host.
+pub const BANK: &str = "bank";
 /// The users' host.
 pub const CROWD: &str = "crowd";
 /// The host of the recording clients.

@@ -3,13 +3,18 @@
 //!
 //! ```text
 //!   push -> load instant amounts -> activate -> (commands of the schedule) -> healed, last slot over
+//!                                               finance credits again and again, through the bank
 //!        -> everybody goes home -> queue empty -> reconcile, credit, close, refund, reconcile -> evidence
 //! ```
+//! When the sponsors change their orders at the last moment ([`LATE`]), somebody types what makes the
+//! second build active, and the first never is.
+//!
 //! Invariant: what fails for want of an answer is repeated, as a person would; what is refused by
 //! a guard or fails a verification is not.
 //!
 //! Not here: judging the evidence.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,17 +23,17 @@ use deploy::cli::money::Money;
 use deploy::cli::target::Connected;
 use deploy::demo::ledger::Books;
 use deploy::demo::watch::{Issued, Watch};
-use deploy::distribute::{BuildDir, Schedule};
+use deploy::distribute::{BuildDir, Pushed, Schedule};
 use deploy::failure::{Exit, Failure};
 use deploy::serve::api::{EventReport, ZonesReport};
 use http::Method;
 use kvsvr::api::Kv;
 use payment::reconcile::Report as Reconciled;
 use queue::api::Queue;
-use tokio::sync::mpsc;
+use ticket::id::BuildId;
 use world::{Clock, UnixMs};
 
-use super::orders::{Typed, carry_out};
+use super::bank::{BankBooks, BankLine};
 use crate::board::Board;
 use crate::fabric::time::EPOCH_MS;
 use crate::knobs::Knobs;
@@ -37,6 +42,10 @@ use crate::knobs::Knobs;
 const AGAIN_AFTER: Duration = Duration::from_millis(400);
 /// How often something is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often finance credits what is pending while the event runs.
+const CREDIT_EVERY: Duration = Duration::from_millis(1_500);
+/// How long finance waits for one run of it.
+const CREDITED_WITHIN: Duration = Duration::from_secs(10);
 /// Between activation and the first slot.
 const FIRST_SLOT_AFTER: Duration = Duration::from_millis(1_500);
 /// Between two slots.
@@ -45,6 +54,11 @@ const GAP: Duration = Duration::from_millis(600);
 const SLOT_MIN: Duration = Duration::from_millis(2_000);
 /// How long after the faults the last slot ends: nodes claim for it in peace, and users shake.
 const LAST_SLOT_ENDS_AFTER: Duration = Duration::from_millis(5_500);
+
+/// The build that is made first.
+pub const FIRST: &str = "first";
+/// The build that is made when the sponsors have changed their orders.
+pub const LATE: &str = "late";
 
 /// What the operator found at the end.
 pub struct Closing {
@@ -60,14 +74,16 @@ pub struct Closing {
     pub zones: ZonesReport,
     /// What the nodes said they issued.
     pub issued: Issued,
+    /// What the bank did.
+    pub bank: BankBooks,
 }
 
-/// The operator and their tools.
-pub struct Operator {
+/// What operators work with.
+pub struct Tools {
     /// The cluster's admin endpoints.
     pub connected: Arc<Connected>,
-    /// The build, on the operator's disk.
-    pub build: BuildDir,
+    /// The builds, on the operators' disk.
+    pub builds: BTreeMap<&'static str, BuildDir>,
     /// The KV.
     pub kv: Arc<dyn Kv>,
     /// The queue.
@@ -80,31 +96,82 @@ pub struct Operator {
     pub knobs: Knobs,
 }
 
-/// Carries out the schedule's commands, one after the other.
-pub async fn obey(connected: Arc<Connected>, board: Arc<Board>, mut lines: mpsc::UnboundedReceiver<Typed>) {
-    while let Some(typed) = lines.recv().await {
-        carry_out(&connected, &board, typed).await;
+impl Tools {
+    /// A build by its name.
+    ///
+    /// # Errors
+    /// Exit code 3.
+    pub fn build(&self, name: &str) -> Result<&BuildDir, Failure> {
+        self.builds.get(name).ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no build {name}")))
     }
-}
 
-impl Operator {
+    /// A build by its id.
+    #[must_use]
+    pub fn build_of(&self, id: BuildId) -> Option<&BuildDir> {
+        self.builds.values().find(|build| build.manifest.build == id)
+    }
+
+    fn money(&self, build: &BuildDir) -> Money {
+        Money::new(Arc::clone(&self.kv), Arc::clone(&self.queue), build, &self.clock)
+    }
+
+    /// `deploy push`
+    ///
+    /// # Errors
+    /// The first node that cannot be reached or refuses.
+    pub async fn push(&self, name: &str) -> Result<Vec<Pushed>, Failure> {
+        self.build(name)?.push(&self.connected, |_| {}).await
+    }
+
+    /// `deploy activate`: loads the instant amounts, and makes the build the active event.
+    ///
+    /// # Errors
+    /// When copies are not verified, another event is open, or nobody answers.
+    pub async fn activate(&self, name: &str) -> Result<EventReport, Failure> {
+        let build = self.build(name)?;
+        self.money(build).preload_instant().await?;
+        let report = build.activate(&self.connected, self.schedule(build)).await?;
+        self.board.event.lock().clone_from(&report.event);
+        Ok(report)
+    }
+
+    fn schedule(&self, build: &BuildDir) -> Schedule {
+        if let Some(slots) = self.knobs.slots_at {
+            return Schedule::Compressed {
+                first: UnixMs(EPOCH_MS + slots.first_ms),
+                slot: Duration::from_millis(slots.length_ms),
+                gap: Duration::from_millis(slots.gap_ms),
+            };
+        }
+        let slots = u32::try_from(build.manifest.slots.len()).unwrap_or(1).max(1);
+        let first = self.clock.now().plus(FIRST_SLOT_AFTER);
+        let heal_at = UnixMs(EPOCH_MS).plus(self.knobs.safety());
+        let end = heal_at.plus(LAST_SLOT_ENDS_AFTER);
+        let slot = (end.since(first) / slots).saturating_sub(GAP).max(SLOT_MIN);
+        Schedule::Compressed { first, slot, gap: GAP }
+    }
+
     /// Runs the whole event.
     ///
     /// # Errors
     /// What was refused and cannot be repeated.
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(&self) -> Result<(), Failure> {
         let board = Arc::clone(&self.board);
-        let money = Money::new(Arc::clone(&self.kv), Arc::clone(&self.queue), &self.build, &self.clock);
-        self.insist("all files to be on all nodes", async || self.build.push(&self.connected, |_| {}).await)
-            .await?;
-        self.insist("instant amounts to be loaded", async || money.preload_instant().await).await?;
-        let report = self.activate().await?;
+        self.insist("all files to be on all nodes", async || self.push(FIRST).await).await?;
+        let report = self.insist("the event to be active", async || self.make_active().await).await?;
+        let event = report.event.ok_or_else(|| Failure::new(Exit::NotFound, "no event is active"))?;
+        let build = self.build_of(event.build).ok_or_else(|| {
+            Failure::new(Exit::NotFound, format!("build {} is not one of the operators'", event.build))
+        })?;
         let watch = Watch::start(&self.connected.cluster, &self.connected.net);
-        board.event.lock().clone_from(&report.event);
-        let last_end = report.event.and_then(|event| event.slots.last().map(|slot| slot.end_ms));
+        *board.event.lock() = Some(event.clone());
+        let money = self.money(build);
+        let last_end = event.slots.last().map(|slot| slot.end_ms);
         board.wait_for("the slots to run and the faults to end");
-        while !board.healed() {
-            tokio::time::sleep(LOOK_EVERY).await;
+        tokio::select! {
+            biased;
+            () = self.until_healed() => {}
+            () = self.pay_out(&money) => {}
         }
         self.restore_all().await?;
         board.wait_for("the last slot to end");
@@ -117,32 +184,42 @@ impl Operator {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         let issued = watch.finish().await;
-        self.settle(&money, issued).await
+        self.settle(build, &money, issued).await
     }
 
-    async fn activate(&self) -> Result<EventReport, Failure> {
-        self.insist("the event to be active", async || {
-            if let Some(slots) = self.knobs.slots_at {
-                let schedule = Schedule::Compressed {
-                    first: UnixMs(EPOCH_MS + slots.first_ms),
-                    slot: Duration::from_millis(slots.length_ms),
-                    gap: Duration::from_millis(slots.gap_ms),
-                };
-                return self.make_active(schedule).await;
+    async fn until_healed(&self) {
+        while !self.board.healed() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Finance: credits what is pending through the bank, again and again. While the bank reports twice
+    /// two of them work at the same time.
+    async fn pay_out(&self, money: &Money) {
+        loop {
+            tokio::time::sleep(CREDIT_EVERY).await;
+            if let Ok(stats) = self.queue.stats().await {
+                self.board.grew_to("backlog-most", stats.ready + stats.in_flight);
             }
-            let slots = u32::try_from(self.build.manifest.slots.len()).unwrap_or(1).max(1);
-            let first = self.clock.now().plus(FIRST_SLOT_AFTER);
-            let heal_at = UnixMs(EPOCH_MS).plus(self.knobs.safety());
-            let end = heal_at.plus(LAST_SLOT_ENDS_AFTER);
-            let slot = (end.since(first) / slots).saturating_sub(GAP).max(SLOT_MIN);
-            let schedule = Schedule::Compressed { first, slot, gap: GAP };
-            self.make_active(schedule).await
-        })
-        .await
+            let once = || tokio::time::timeout(CREDITED_WITHIN, money.credit_through(&BankLine));
+            let credited = if self.board.mischief.bank.reports_twice() {
+                let (one, other) = tokio::join!(once(), once());
+                vec![one, other]
+            } else {
+                vec![once().await]
+            };
+            tracing::info!(target: "sim::operator", ?credited, "credited through the bank");
+        }
     }
 
-    async fn make_active(&self, schedule: Schedule) -> Result<EventReport, Failure> {
-        match self.build.activate(&self.connected, schedule).await {
+    /// Makes the event active, or waits until somebody has typed what does.
+    async fn make_active(&self) -> Result<EventReport, Failure> {
+        if self.builds.contains_key(LATE) {
+            let report = self.look().await?;
+            let waits = || Failure::new(Exit::Unavailable, "nobody has activated the late build yet");
+            return if report.event.is_some() { Ok(report) } else { Err(waits()) };
+        }
+        match self.activate(FIRST).await {
             // An earlier attempt whose answer was lost.
             Err(failure) if failure.exit == Exit::Conflict => self.look().await,
             answer => answer,
@@ -166,7 +243,16 @@ impl Operator {
         .await
     }
 
-    async fn settle(&self, money: &Money, issued: Issued) -> Result<(), Failure> {
+    /// Credits through the bank until nothing is left whose payment is not known.
+    async fn credit_all(&self, money: &Money) -> Result<(), Failure> {
+        let credited = money.credit_through(&BankLine).await?;
+        if credited.left == 0 {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Unavailable, format!("{} payments are not known yet", credited.left)))
+    }
+
+    async fn settle(&self, build: &BuildDir, money: &Money, issued: Issued) -> Result<(), Failure> {
         self.insist("every opening to be settled", async || {
             let stats = self.queue.stats().await?;
             let waiting = stats.ready + stats.in_flight + stats.delayed;
@@ -177,7 +263,7 @@ impl Operator {
         })
         .await?;
         let before = self.insist("reconcile", async || money.reconcile().await).await?;
-        self.insist("credit", async || money.credit_pending().await).await?;
+        self.insist("credit", async || self.credit_all(money).await).await?;
         let _: EventReport = self
             .insist("the event to be closed", async || {
                 self.connected.call_any(|_| false, Method::POST, "/v1/event/close", Bytes::new()).await
@@ -185,19 +271,25 @@ impl Operator {
             .await?;
         self.insist("refund", async || money.refund().await).await?;
         // Somebody repeats the last two, not knowing that they were done.
-        self.insist("credit again", async || money.credit_pending().await).await?;
+        self.insist("credit again", async || self.credit_all(money).await).await?;
         self.insist("refund again", async || money.refund().await).await?;
         let after = self.insist("the last reconcile", async || money.reconcile().await).await?;
-        let books =
-            self.insist("the rows", async || Books::read(&*self.kv, &self.build.manifest).await).await?;
+        let books = self.insist("the rows", async || Books::read(&*self.kv, &build.manifest).await).await?;
         let event = self.insist("the claims", async || self.look().await).await?;
+        let damaged = self.board.ticket_files_damaged.lock().clone();
+        for (node, slot, file) in damaged {
+            let claims = event.claims.iter().filter(|claim| (claim.slot, claim.file) == (slot, file));
+            let taken_over = claims.filter(|claim| claim.node != node).count() as u64;
+            self.board.count("damaged-file-issued-by-another", taken_over);
+        }
         let zones = self
             .insist("the zones", async || {
                 self.connected.call_any(|_| false, Method::GET, "/v1/zones", Bytes::new()).await
             })
             .await?;
+        let bank = self.board.mischief.bank.books();
         self.board.wait_for("the replicas to agree");
-        *self.board.closing.lock() = Some(Closing { before, after, books, event, zones, issued });
+        *self.board.closing.lock() = Some(Closing { before, after, books, event, zones, issued, bank });
         Ok(())
     }
 

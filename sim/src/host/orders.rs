@@ -7,21 +7,28 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use deploy::cli::target::Connected;
-use deploy::cli::zone;
+use deploy::cli::{member, zone};
 use deploy::failure::{Context, Exit, Failure};
 use deploy::serve::api::EventReport;
 use deploy::serve::keys::{KeysReport, KeysRequest};
 use http::Method;
 use ticket::id::KeyId;
-use world::ZoneId;
+use tokio::sync::mpsc;
+use world::{NodeId, ZoneId};
 
-use crate::board::Board;
+use super::operator::{FIRST, Tools};
 use crate::history::Outcome;
 use crate::history::operator::{OperatorCall, OperatorReply};
 use crate::schedule::Expect;
+
+/// How long a replacement may take before the command gives up; it goes on when it is repeated.
+const REPLACED_WITHIN: Duration = Duration::from_secs(5);
+/// Pause before a command that must succeed is repeated.
+const AGAIN_AFTER: Duration = Duration::from_millis(700);
 
 /// A command that changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +41,12 @@ pub enum Order {
     Close,
     /// `key revoke K`
     Revoke(KeyId),
+    /// `kv member replace N`
+    Replace(NodeId),
+    /// `deploy push --build B`
+    Push(String),
+    /// `deploy activate --build B`
+    Activate(String),
 }
 
 /// A line to be typed.
@@ -43,6 +56,8 @@ pub struct Typed {
     pub line: String,
     /// What it must come to.
     pub expect: Expect,
+    /// Whether it is typed again until it was carried out.
+    pub until_done: bool,
 }
 
 /// Reads a line. Options that say who, why and whether to ask are left out of account.
@@ -50,12 +65,13 @@ pub struct Typed {
 /// # Errors
 /// Exit code 2 when it means nothing.
 pub fn parse(line: &str) -> Result<Order, Failure> {
-    let mut words = Vec::new();
+    let (mut words, mut build) = (Vec::new(), None);
     let mut rest = line.split_whitespace();
     while let Some(word) = rest.next() {
         match word {
             "--yes" => {}
             "--reason" if rest.next().is_some() => {}
+            "--build" if build.is_none() => build = rest.next(),
             option if option.starts_with('-') => {
                 return Err(Failure::new(Exit::Usage, format!("{option:?} in {line:?} is not understood")));
             }
@@ -65,7 +81,15 @@ pub fn parse(line: &str) -> Result<Order, Failure> {
     let zone = |text: &str| {
         text.parse::<ZoneId>().map_err(|error| Failure::new(Exit::Usage, format!("{text:?}: {error}")))
     };
+    let build = build.unwrap_or(FIRST).to_owned();
     match words.as_slice() {
+        ["kv", "member", "replace", text] => {
+            let node = text.parse::<NodeId>();
+            let node = node.map_err(|error| Failure::new(Exit::Usage, format!("{text:?}: {error}")))?;
+            Ok(Order::Replace(node))
+        }
+        ["deploy", "push"] => Ok(Order::Push(build)),
+        ["deploy", "activate"] => Ok(Order::Activate(build)),
         ["zone", "failover", text] => Ok(Order::Failover(zone(text)?)),
         ["zone", "restore", text] => Ok(Order::Restore(zone(text)?)),
         ["deploy", "close"] => Ok(Order::Close),
@@ -79,11 +103,29 @@ pub fn parse(line: &str) -> Result<Order, Failure> {
     }
 }
 
-/// Types a line and writes down what came of it.
-pub async fn carry_out(connected: &Connected, board: &Arc<Board>, typed: Typed) {
+/// Carries out what is typed, one line after the other; what must succeed is left to a colleague.
+pub async fn obey(tools: Arc<Tools>, mut lines: mpsc::UnboundedReceiver<Typed>) {
+    while let Some(typed) = lines.recv().await {
+        if typed.until_done {
+            tokio::spawn(insist(Arc::clone(&tools), typed));
+        } else {
+            carry_out(&tools, typed).await;
+        }
+    }
+}
+
+async fn insist(tools: Arc<Tools>, typed: Typed) {
+    while !carry_out(&tools, typed.clone()).await {
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+/// Types a line and writes down what came of it; answers whether it was carried out.
+async fn carry_out(tools: &Tools, typed: Typed) -> bool {
+    let board = &tools.board;
     let call = OperatorCall { line: typed.line.clone(), expect: typed.expect };
     let id = board.operator.lock().invoke(board.moment(), 0, None, call);
-    let outcome = match send(connected, &typed.line).await {
+    let outcome = match send(tools, &typed.line).await {
         Ok(reply) => Outcome::Done(reply),
         Err(failure) => match failure.exit {
             Exit::Usage
@@ -96,14 +138,33 @@ pub async fn carry_out(connected: &Connected, board: &Arc<Board>, typed: Typed) 
         },
     };
     tracing::info!(target: "sim::operator", line = %typed.line, ?outcome, "typed");
+    let done = matches!(outcome, Outcome::Done(_));
     board.operator.lock().finish(board.moment(), id, outcome);
+    done
 }
 
-async fn send(connected: &Connected, line: &str) -> Result<OperatorReply, Failure> {
+async fn send(tools: &Tools, line: &str) -> Result<OperatorReply, Failure> {
+    let connected = &*tools.connected;
     let (zone, verb) = match parse(line)? {
         Order::Failover(zone) => (zone, "failover"),
         Order::Restore(zone) => (zone, "restore"),
         Order::Revoke(key) => return revoke(connected, key).await,
+        Order::Replace(node) => {
+            let (disk, changed) = member::replace(connected, node, "simulated", REPLACED_WITHIN).await?;
+            // Not `changed`: an attempt that was given up may have done the most of it.
+            tools.board.happened("disk-replaced");
+            return Ok(OperatorReply { changed, said: format!("{node} votes with disk {disk}") });
+        }
+        Order::Push(build) => {
+            let pushed = tools.push(&build).await?;
+            let said = pushed.iter().map(|node| format!("{} {}/{}", node.node, node.verified, node.expected));
+            return Ok(OperatorReply { changed: true, said: said.collect::<Vec<_>>().join(", ") });
+        }
+        Order::Activate(build) => {
+            let report = tools.activate(&build).await?;
+            let said = format!("{:?}", report.event.map(|event| event.build));
+            return Ok(OperatorReply { changed: true, said });
+        }
         Order::Close => {
             let report: EventReport =
                 connected.call_any(|_| false, Method::POST, "/v1/event/close", Bytes::new()).await?;
@@ -138,6 +199,12 @@ mod tests {
             Order::Failover(zone("b"))
         );
         assert_eq!(parse("zone restore c").expect("a command"), Order::Restore(zone("c")));
+        let line = "deploy activate --build late";
+        assert_eq!(parse(line).expect("a command"), Order::Activate("late".to_owned()));
+        assert_eq!(
+            parse("kv member replace c1 --reason drill --yes").expect("a command"),
+            Order::Replace("c1".parse().expect("a node"))
+        );
         for wrong in
             ["zone failover bb", "zone failvoer b", "zone", "", "zone failover b --now", "key revoke 0"]
         {

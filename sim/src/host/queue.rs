@@ -5,7 +5,8 @@
 //!   consumer: lease -> ack | nack | forget (the lease runs out) | ack long after
 //! ```
 //! Invariant: each dedup id always comes with the same key and body; a call is recorded before it
-//! leaves and once its outcome is certain.
+//! leaves and once its outcome is certain. A client whose device fails drops what is under way, which
+//! stays unknown, and what it had in hand.
 //!
 //! Not here: settlers, which would take these messages: runs with these clients have no event.
 
@@ -13,12 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use deploy::demo::crowd::Luck;
 use queue::api::{Delivery, Enqueued, NewMessage, Queue, QueueError, Stats};
 use queue::receipt::Receipt;
 use rand::RngExt;
 use world::rng::Stream;
 
 use crate::board::Board;
+use crate::fabric::time;
 use crate::history::queue::{Counts, QueueCall, QueueContents, QueueReply};
 use crate::history::{Outcome, queue as recorded};
 
@@ -32,30 +35,40 @@ const LEASED_MOST: usize = 4;
 const WAIT: Duration = Duration::from_millis(500);
 /// Pause before the counts are asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(700);
+/// Pause before a consumer that is to stand still looks again.
+const STAND_STILL: Duration = Duration::from_millis(50);
 /// Messages looked at in one call.
 const PEEKED_MOST: u32 = 200;
 
-/// One producer or consumer.
-pub struct QueueClient {
-    /// Its number.
+/// A client's connection, and the record of what went over it.
+pub struct Line {
+    /// The client's number.
     pub number: u32,
     /// The queue, through a client of its own.
     pub queue: Arc<dyn Queue>,
-    /// Its choices.
-    pub chance: Stream,
     /// Where it records.
     pub board: Arc<Board>,
 }
 
+/// One producer or consumer.
+pub struct QueueClient {
+    /// What it calls through.
+    pub line: Line,
+    /// Its choices.
+    pub chance: Stream,
+    /// Whether its device fails.
+    pub luck: Luck,
+}
+
 impl QueueClient {
-    /// Enqueues until it is sent home.
-    pub async fn produce(mut self) {
+    /// Enqueues until then, or until it is sent home.
+    pub async fn produce(mut self, until_ms: u64) {
         let mut serial = 0;
-        while !self.board.going_home() {
+        while !self.line.board.going_home() && time::elapsed_ms() < until_ms {
             serial += 1;
             let key = format!("k{}", self.chance.random_range(0..KEYS));
             let (dedup_id, body) =
-                (format!("{}-{serial}", self.number), format!("b{}-{serial}", self.number));
+                (format!("{}-{serial}", self.line.number), format!("b{}-{serial}", self.line.number));
             let delay_ms = if self.chance.random_ratio(1, 6) { self.chance.random_range(1..800) } else { 0 };
             for _ in 0..TRIES {
                 let call = QueueCall::Enqueue {
@@ -64,9 +77,9 @@ impl QueueClient {
                     body: body.clone(),
                     delay_ms,
                 };
-                let outcome = self.record(call).await;
+                let Some(outcome) = self.enqueue(call).await else { break };
                 let again = !matches!(outcome, Outcome::Done(_)) || self.chance.random_ratio(1, 10);
-                if !again || self.board.going_home() {
+                if !again || self.line.board.going_home() {
                     break;
                 }
                 self.think(20, 200).await;
@@ -77,40 +90,75 @@ impl QueueClient {
 
     /// Consumes until everybody was sent home and the queue was found empty.
     pub async fn consume(mut self) {
-        while self.board.queue.lock().1.is_none() {
+        while self.line.board.queue.lock().1.is_none() {
+            if time::elapsed_ms() < self.line.board.mischief.consumers_stand_until_ms() {
+                tokio::time::sleep(STAND_STILL).await;
+                continue;
+            }
             let most = self.chance.random_range(1..=LEASED_MOST);
             let lease_ms = self.chance.random_range(400..3_000);
             let call = QueueCall::Lease { most: u32::try_from(most).unwrap_or(1), lease_ms };
             let outcome = self.record(call).await;
-            let Outcome::Done(QueueReply::Leased(deliveries)) = outcome else {
+            let Some(Outcome::Done(QueueReply::Leased(deliveries))) = outcome else {
                 self.think(20, 200).await;
                 continue;
             };
             for delivery in deliveries {
-                self.handle(delivery, lease_ms).await;
+                if self.handle(delivery, lease_ms).await.is_none() {
+                    break;
+                }
             }
         }
     }
 
-    async fn handle(&mut self, delivery: recorded::Delivery, lease_ms: u64) {
+    /// Answers `None` when the device has failed.
+    async fn handle(&mut self, delivery: recorded::Delivery, lease_ms: u64) -> Option<()> {
         let receipt = delivery.receipt;
         // Once everybody goes home messages are only acked, so that the queue runs empty.
-        let kind = if self.board.going_home() { 0 } else { self.chance.random_range(0..20) };
+        let kind = if self.line.board.going_home() { 0 } else { self.chance.random_range(0..20) };
         match kind {
             0..14 => {}
             14..16 => {
-                self.record(QueueCall::Nack { receipt, delay_ms: kind * 50 }).await;
-                return;
+                return self.record(QueueCall::Nack { receipt, delay_ms: kind * 50 }).await.map(drop);
             }
             // It crashed with the message in its hands.
-            16..18 => return,
+            16..18 => return Some(()),
             // It is slow: the lease has run out when it acks.
             _ => tokio::time::sleep(Duration::from_millis(lease_ms + kind * 20)).await,
         }
-        self.record(QueueCall::Ack { receipt }).await;
+        self.record(QueueCall::Ack { receipt }).await.map(drop)
     }
 
-    async fn record(&self, call: QueueCall) -> Outcome<QueueReply> {
+    /// Enqueues; some requests arrive twice at the same time.
+    async fn enqueue(&mut self, call: QueueCall) -> Option<Outcome<QueueReply>> {
+        if !self.line.board.mischief.apps.is_sent_twice(&mut self.chance) {
+            return self.record(call).await;
+        }
+        self.line.board.happened("enqueue-arrived-twice");
+        let (one, other) = tokio::join!(self.line.call(call.clone()), self.line.call(call));
+        Some(if matches!(one, Outcome::Done(_)) { one } else { other })
+    }
+
+    /// Makes a call; `None` when the device fails meanwhile: then its outcome stays unknown.
+    async fn record(&mut self, call: QueueCall) -> Option<Outcome<QueueReply>> {
+        tokio::select! {
+            biased;
+            () = self.luck.runs_out() => {
+                self.line.board.happened("clients-failed");
+                None
+            }
+            outcome = self.line.call(call) => Some(outcome),
+        }
+    }
+
+    async fn think(&mut self, from_ms: u64, to_ms: u64) {
+        let think_ms = self.chance.random_range(from_ms..=to_ms);
+        tokio::time::sleep(Duration::from_millis(think_ms)).await;
+    }
+}
+
+impl Line {
+    async fn call(&self, call: QueueCall) -> Outcome<QueueReply> {
         let id = self.board.queue.lock().0.invoke(self.board.moment(), self.number, None, call.clone());
         let outcome = match self.make(&call).await {
             Ok(reply) => Outcome::Done(reply),
@@ -154,11 +202,6 @@ impl QueueClient {
                 Ok(QueueReply::Settled)
             }
         }
-    }
-
-    async fn think(&mut self, from_ms: u64, to_ms: u64) {
-        let think_ms = self.chance.random_range(from_ms..=to_ms);
-        tokio::time::sleep(Duration::from_millis(think_ms)).await;
     }
 }
 

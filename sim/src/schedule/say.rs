@@ -129,13 +129,9 @@ fn network(action: &Action, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             list(and),
             span(*for_ms)
         ),
-        Action::RepeatMessages { between, and, percent, for_ms } => write!(
-            f,
-            "{percent} % of the requests between {} and {} arrive twice for {}",
-            list(between),
-            list(and),
-            span(*for_ms)
-        ),
+        Action::RepeatMessages { percent, for_ms } => {
+            write!(f, "{percent} % of the requests arrive twice for {}", span(*for_ms))
+        }
         _ => unreachable!("not about the network"),
     }
 }
@@ -180,9 +176,9 @@ fn rest(action: &Action, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Action::TransferLeader { group, to } => write!(f, "the leader of group {group} hands over to {to}"),
         Action::Snapshot { nodes } => write!(f, "snapshots and short logs at {}", list(nodes)),
-        Action::ReplaceNode { lost, by } => write!(f, "{by} takes the place of {lost}"),
+        Action::ReplaceNode { node } => write!(f, "the disk of {node} is replaced"),
         Action::Burst { factor, for_ms } => write!(f, "{factor} times as many users for {}", span(*for_ms)),
-        Action::CrashCrowd { percent } => write!(f, "{percent} % of the users lose their connection"),
+        Action::CrashCrowd { percent } => write!(f, "{percent} % of the users' devices fail"),
         Action::StopSettlers { nodes, for_ms } => {
             write!(f, "nothing is settled at {} for {}", list(nodes), span(*for_ms))
         }
@@ -191,11 +187,11 @@ fn rest(action: &Action, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Action::DamageTicketFile { node, damage } => {
             let what = match damage {
+                TicketDamage::Missing => "is missing",
                 TicketDamage::Truncated => "is cut short",
                 TicketDamage::Altered => "was altered",
-                TicketDamage::Duplicated => "stands there twice",
-                TicketDamage::StaleKey => "is of an older build",
-                TicketDamage::SharedRange => "was given to another node too",
+                TicketDamage::Exchanged => "is another one",
+                TicketDamage::StaleBuild => "is of another build",
             };
             write!(f, "a ticket file at {node} {what}")
         }
@@ -206,7 +202,7 @@ fn rest(action: &Action, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 ZoneVerb::Failover => "fails over",
                 ZoneVerb::Restore => "restores",
             };
-            write!(f, "a controller that knows the state of {} ago {what} zone {zone}", span(*behind_ms))
+            write!(f, "a controller that decided {} ago {what} zone {zone}", span(*behind_ms))
         }
         Action::HealAll => f.write_str("everything works again"),
         _ => unreachable!("said by another function"),
@@ -220,9 +216,7 @@ fn bank_words(fault: BankFault) -> &'static str {
         BankFault::DoubleCallback => "reports a payment twice",
         BankFault::LateCallback => "reports a payment late",
         BankFault::Refused => "refuses",
-        BankFault::WrongLine => "states another amount",
-        BankFault::MissingLine => "leaves a line out of its statement",
-        BankFault::DuplicatedStatement => "delivers its statement twice",
+        BankFault::Slow => "is slow",
     }
 }
 

@@ -78,7 +78,6 @@ struct Walk<'a> {
     down: BTreeSet<NodeId>,
     /// Nodes whose disks cannot be relied on any more.
     harmed: BTreeSet<NodeId>,
-    lost: BTreeSet<NodeId>,
     healed: bool,
     problems: Vec<Problem>,
 }
@@ -91,7 +90,6 @@ impl<'a> Walk<'a> {
             nodes: scene.nodes.iter().copied().collect(),
             down: BTreeSet::new(),
             harmed: BTreeSet::new(),
-            lost: BTreeSet::new(),
             healed: false,
             problems: Vec::new(),
         }
@@ -186,7 +184,7 @@ impl<'a> Walk<'a> {
     fn numbers(&mut self, action: &Action) {
         let (percent, duration) = match *action {
             Action::LoseMessages { percent, for_ms, .. }
-            | Action::RepeatMessages { percent, for_ms, .. }
+            | Action::RepeatMessages { percent, for_ms }
             | Action::BankFault { percent, for_ms, .. } => (Some(percent), Some(for_ms)),
             Action::CrashCrowd { percent } => (Some(percent), None),
             Action::Pause { for_ms, .. }
@@ -226,13 +224,6 @@ impl<'a> Walk<'a> {
             }
             Action::Restart { nodes } => {
                 self.stopped(nodes);
-                for node in nodes.iter().filter(|node| self.lost.contains(node)).copied().collect::<Vec<_>>()
-                {
-                    self.wrong(
-                        format!("{node} has lost its disk"),
-                        "let replace-node put another in its place: a node's name belongs to its disk",
-                    );
-                }
                 self.down.retain(|node| !nodes.contains(node));
             }
             Action::ZoneDown { zone, .. } => {
@@ -247,8 +238,7 @@ impl<'a> Walk<'a> {
                 if !nodes.is_empty() && nodes.iter().all(|node| !self.down.contains(node)) {
                     self.wrong(format!("every node of zone {zone} runs already"), "take the step out");
                 }
-                let lost = self.lost.clone();
-                self.down.retain(|node| !nodes.contains(node) || lost.contains(node));
+                self.down.retain(|node| !nodes.contains(node));
             }
             Action::Island { zone, .. } => drop(self.zone(*zone)),
             Action::Partition { between, and }
@@ -256,13 +246,12 @@ impl<'a> Walk<'a> {
             | Action::Hold { between, and }
             | Action::Release { between, and }
             | Action::Latency { between, and, .. }
-            | Action::LoseMessages { between, and, .. }
-            | Action::RepeatMessages { between, and, .. } => self.sides(between, and),
+            | Action::LoseMessages { between, and, .. } => self.sides(between, and),
             Action::OneWay { from, to } => self.sides(from, to),
             Action::Heal { places } => self.places(places),
             Action::HealAll => {
                 self.healed = true;
-                self.down = self.lost.clone();
+                self.down.clear();
             }
             _ => self.act_at_nodes(action),
         }
@@ -291,7 +280,6 @@ impl<'a> Walk<'a> {
             Action::LoseDisk { nodes } => {
                 self.stopped(nodes);
                 self.harm(nodes);
-                self.lost.extend(nodes);
             }
             Action::SwapDisks { one, other } => self.stopped(&[*one, *other]),
             Action::Elect { node, group } => {
@@ -302,7 +290,7 @@ impl<'a> Walk<'a> {
                 self.running(&[*to]);
                 self.group(*group);
             }
-            Action::ReplaceNode { lost, by } => self.replace(*lost, *by),
+            Action::ReplaceNode { node } => self.replace(*node),
             Action::DamageTicketFile { node, .. } => self.known(&[*node]),
             Action::OldController { zone, .. } => drop(self.zone(*zone)),
             Action::Operator { types, .. } if types.trim().is_empty() => {
@@ -322,18 +310,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn replace(&mut self, lost: NodeId, by: NodeId) {
-        if !self.lost.contains(&lost) {
-            self.wrong(format!("{lost} has not lost its disk"), "put a lose-disk step before");
+    fn replace(&mut self, node: NodeId) {
+        self.known(&[node]);
+        if !self.harmed.contains(&node) {
+            self.wrong(
+                format!("the disk of {node} is well"),
+                "put a lose-disk step, or one that damages it, before",
+            );
         }
-        if self.nodes.contains(&by) {
-            self.wrong(format!("{by} is taken"), "name a node that never was: a name belongs to its disk");
-        }
-        if by.zone() != lost.zone() {
-            self.wrong(format!("{by} stands in another zone than {lost}"), "replace a node within its zone");
-        }
-        self.nodes.insert(by);
-        self.nodes.remove(&lost);
+        self.down.remove(&node);
     }
 }
 

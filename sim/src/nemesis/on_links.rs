@@ -1,0 +1,109 @@
+//! What is done to links between hosts: cuts, holds, delays, and their ends.
+//!
+//! Invariant: as in `nemesis`.
+//!
+//! Not here: which reasons against a link there are together (links.rs).
+
+use std::time::Duration;
+
+use super::{Later, Nemesis, pairs};
+use crate::host::{APPS, CROWD};
+use crate::links::Reason;
+use crate::schedule::Action;
+use crate::target::Target;
+
+impl Nemesis {
+    /// Answers whether it happened; `None` when there is no player for it.
+    pub(super) fn act_on_links(
+        &mut self,
+        sim: &mut turmoil::Sim<'_>,
+        now_ms: u64,
+        action: &Action,
+    ) -> Option<bool> {
+        Some(match action {
+            Action::Island { zone, crowd } => {
+                let inside = self.hosts(&[Target::Zone(*zone)]);
+                let mut others: Vec<String> = self.node_names();
+                others.retain(|name| !inside.contains(name));
+                if *crowd {
+                    others.extend([CROWD, APPS].map(str::to_owned));
+                }
+                self.cut_both(&inside, &others);
+                0 < self.links.tell(sim)
+            }
+            Action::Partition { between, and } => {
+                let (one, other) = (self.hosts(between), self.hosts(and));
+                self.cut_both(&one, &other);
+                0 < self.links.tell(sim)
+            }
+            Action::OneWay { from, to } => {
+                for (from, to) in pairs(&self.hosts(from), &self.hosts(to)) {
+                    self.links.cut(&from, &to, Reason::Fault);
+                }
+                0 < self.links.tell(sim)
+            }
+            Action::Heal { places } => self.heal_links(sim, places),
+            Action::Flap { between, and, down_ms, up_ms, times } => {
+                for time in 0..u64::from(*times) {
+                    let at_ms = now_ms + time * (down_ms + up_ms);
+                    let cut = Action::Partition { between: between.clone(), and: and.clone() };
+                    self.plan(at_ms, Later::Play(cut));
+                    let ends: Vec<Target> = between.iter().chain(and).copied().collect();
+                    self.plan(at_ms + down_ms, Later::Play(Action::Heal { places: ends }));
+                }
+                *times > 0
+            }
+            Action::Hold { between, and } => {
+                for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
+                    self.links.hold(&one, &other);
+                }
+                0 < self.links.tell(sim)
+            }
+            Action::Release { between, and } => {
+                for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
+                    self.links.release(&one, &other);
+                }
+                0 < self.links.tell(sim)
+            }
+            Action::Pause { nodes, for_ms } => {
+                // turmoil cannot stop a host's tasks: nothing reaches it or leaves it meanwhile.
+                let paused: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+                let held = pairs(&paused, &self.all_names());
+                held.iter().for_each(|(one, other)| self.links.hold(one, other));
+                self.plan(now_ms + for_ms, Later::Release(held));
+                0 < self.links.tell(sim)
+            }
+            Action::Latency { between, and, max_ms, .. } => {
+                for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
+                    if one != other {
+                        sim.set_link_max_message_latency(one, other, Duration::from_millis(*max_ms));
+                    }
+                }
+                true
+            }
+            _ => return self.act_on_nodes(action),
+        })
+    }
+
+    pub(super) fn heal_links(&mut self, sim: &mut turmoil::Sim<'_>, places: &[Target]) -> bool {
+        let all = self.all_names();
+        let these = if places.is_empty() { all.clone() } else { self.hosts(places) };
+        for (one, other) in pairs(&these, &all) {
+            self.links.mend(&one, &other, Reason::Fault);
+            self.links.mend(&other, &one, Reason::Fault);
+            self.links.release(&one, &other);
+            if one != other {
+                sim.set_link_max_message_latency(one, other, Duration::from_millis(self.latency_ms.1));
+            }
+        }
+        self.links.tell(sim);
+        true
+    }
+
+    fn cut_both(&mut self, one: &[String], other: &[String]) {
+        for (one, other) in pairs(one, other) {
+            self.links.cut(&one, &other, Reason::Fault);
+            self.links.cut(&other, &one, Reason::Fault);
+        }
+    }
+}
