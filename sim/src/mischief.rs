@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use deploy::demo::crowd::Trouble;
+use deploy::demo::trouble::Trouble;
 use tokio::sync::watch;
 
 use crate::host::bank::Bank;

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,12 +25,12 @@ use http::Method;
 use rand::RngExt;
 use serde::Deserialize;
 use ticket::id::PacketId;
-use tokio::sync::watch;
 use world::Clock;
 use world::net::Net;
 use world::rng::{Seed, Stream};
 
 use super::probe::Witnesses;
+use super::trouble::{Luck, Trouble};
 use crate::http::{Answer, ErrorBody, HttpClient, HttpError};
 
 /// How long a user waits for one answer.
@@ -46,43 +46,6 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Where the streams begin that decide whose device fails and which request arrives twice.
 const FATES: u64 = 1 << 32;
-
-/// What happens to the users' devices, and to what they send; set while the crowd is at work.
-#[derive(Debug)]
-pub struct Trouble {
-    crashes: watch::Sender<u32>,
-    twice_percent: AtomicU32,
-}
-
-impl Default for Trouble {
-    fn default() -> Trouble {
-        Trouble { crashes: watch::Sender::new(0), twice_percent: AtomicU32::new(0) }
-    }
-}
-
-impl Trouble {
-    /// Lets this share of the devices that are in use fail, now.
-    pub fn crash(&self, percent: u32) {
-        self.crashes.send_replace(percent);
-    }
-
-    /// Lets this share of the requests arrive twice from now on.
-    pub fn send_twice(&self, percent: u32) {
-        self.twice_percent.store(percent, Ordering::Relaxed);
-    }
-
-    /// Whether one more request is to arrive twice. Draws only when some are.
-    pub fn is_sent_twice(&self, chance: &mut Stream) -> bool {
-        let percent = self.twice_percent.load(Ordering::Relaxed);
-        percent > 0 && chance.random_range(0..100) < percent
-    }
-
-    /// The luck of one device.
-    #[must_use]
-    pub fn luck(&self, chance: Stream) -> Luck {
-        Luck { crashes: self.crashes.subscribe(), chance }
-    }
-}
 
 /// How the crowd behaves.
 #[derive(Clone, Debug)]
@@ -300,26 +263,6 @@ impl Crowd {
 
 fn clients(net: &Arc<dyn Net>, edges: &[String]) -> Vec<HttpClient> {
     edges.iter().map(|edge| HttpClient::new(Arc::clone(net), edge)).collect()
-}
-
-/// Whether the device in use is among those that fail.
-pub struct Luck {
-    crashes: watch::Receiver<u32>,
-    chance: Stream,
-}
-
-impl Luck {
-    /// Resolves when the device fails.
-    pub async fn runs_out(&mut self) {
-        while self.crashes.changed().await.is_ok() {
-            let percent = *self.crashes.borrow_and_update();
-            if self.chance.random_range(0..100) < percent {
-                return;
-            }
-        }
-        // Nobody is there any more who could let it fail.
-        std::future::pending().await
-    }
 }
 
 impl Worker {

@@ -18,6 +18,7 @@ pub mod report;
 pub mod stage;
 pub mod story;
 pub mod timeline;
+pub mod trouble;
 pub mod verdicts;
 pub mod watch;
 

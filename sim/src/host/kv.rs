@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deploy::demo::crowd::Luck;
+use deploy::demo::trouble::Luck;
 use kvsvr::api::{self, ControlOp, KeyValue, Kv, KvError};
 use rand::RngExt;
 use world::NodeId;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deploy::demo::crowd::Luck;
+use deploy::demo::trouble::Luck;
 use queue::api::{Delivery, Enqueued, NewMessage, Queue, QueueError, Stats};
 use queue::receipt::Receipt;
 use rand::RngExt;
