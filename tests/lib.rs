@@ -250,14 +250,22 @@ pub fn path(path: &Path) -> &str {
 ///
 /// # Panics
 /// When it never does.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..LOOKS_MAX {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(LOOK_EVERY * LOOKS_MAX, what, look)
+}
+
+/// The same with another patience, for what takes its time.
+///
+/// # Panics
+/// When it is not there after about `patience`.
+pub fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..patience.as_millis() / LOOK_EVERY.as_millis() {
         if let Some(found) = look() {
             return found;
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    panic!("{what}: not after {LOOKS_MAX} looks");
+    panic!("{what}: not within about {patience:?}");
 }
 
 /// One HTTP request by hand, on a connection of its own: status and body.
