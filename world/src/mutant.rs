@@ -65,7 +65,7 @@ mutants! {
     UnknownIsSuccess = "unknown-is-success",
     /// A dedup id that was accepted before is accepted again.
     DedupSkipped = "dedup-skipped",
-    /// A lease given out under an earlier leadership still settles its message.
+    /// A lease that has run out, or was given out under an earlier leadership, still settles its message.
     LeaseNotFenced = "lease-not-fenced",
     /// A message delivered too often vanishes instead of becoming a dead letter.
     DeadLetterDropped = "dead-letter-dropped",

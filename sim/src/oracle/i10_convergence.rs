@@ -57,7 +57,7 @@ pub struct Healed {
     /// Nodes that must be up.
     pub nodes: BTreeSet<NodeId>,
     /// Groups there are.
-    pub groups: u32,
+    pub groups: BTreeSet<u32>,
     /// What the replicas say.
     pub replicas: Vec<Replica>,
     /// Probes, of every zone.
@@ -79,13 +79,19 @@ pub fn check(healed: &Healed) -> Verdict {
     if let Some(unmet) = unmet {
         findings.violation(None, format!("{} ms after the last fault {unmet}", healed.after_ms));
     }
-    let (replicas, groups) = (healed.replicas.len(), healed.groups);
+    let (replicas, groups) = (healed.replicas.len(), healed.groups.len());
     findings.verdict(|_| {
         format!(
             "{replicas} replicas of {groups} groups agree within {} ms, and every zone serves",
             healed.after_ms
         )
     })
+}
+
+/// What is not met yet, as the end of a sentence; for who waits until all is.
+#[must_use]
+pub fn unmet(healed: &Healed) -> Option<String> {
+    first_unmet(healed, &mut Findings::new("I10", "the cluster heals"))
 }
 
 /// The first condition that is not met, as the end of a sentence.
@@ -97,7 +103,7 @@ fn first_unmet(healed: &Healed, findings: &mut Findings) -> Option<String> {
     let conditions: [Condition; 5] =
         [everybody_is_there, one_leader, same_members, same_progress, same_state];
     for condition in conditions {
-        for group in 0..healed.groups {
+        for group in healed.groups.iter().copied() {
             findings.checked();
             let replicas = groups.get(&group).map_or(&[][..], Vec::as_slice);
             if let Some(unmet) = condition(group, replicas, healed) {
@@ -193,7 +199,7 @@ mod tests {
         let probe = |at: &NodeId| Probe { zone: at.zone(), what: "KV put".to_owned(), failure: None };
         Healed {
             after_ms: 5_000,
-            groups: 2,
+            groups: [0, 1].into(),
             replicas,
             probes: nodes.iter().map(probe).collect(),
             unsettled: Some(0),
