@@ -27,11 +27,13 @@ pub fn first_unmet(stage: &Stage, after_ms: u64) -> Option<String> {
 /// The cluster as it is now.
 #[must_use]
 pub fn healed(stage: &Stage, after_ms: u64, with_states: bool) -> Healed {
-    let mut replicas = Vec::new();
+    let (mut replicas, mut members) = (Vec::new(), BTreeSet::new());
     for site in &stage.sites {
         let Some(host) = site.groups() else { continue };
         let mut hashes = if with_states { hashes(site) } else { BTreeMap::new() };
+        members.insert(host.identity().member.to_string());
         for status in host.status() {
+            let voting = status.members.iter().filter(|member| member.votes);
             replicas.push(Replica {
                 group: status.group.0,
                 node: site.id,
@@ -40,7 +42,10 @@ pub fn healed(stage: &Stage, after_ms: u64, with_states: bool) -> Healed {
                 last_log: status.last_index,
                 applied: status.applied_index,
                 state_hash: hashes.remove(&status.group).unwrap_or_default(),
-                voters: status.voters.iter().copied().collect(),
+                leads: status.is_leader,
+                voters: voting.map(|member| member.member.to_string()).collect(),
+                others: status.members.iter().filter(|member| !member.votes).count()
+                    + usize::from(status.joint),
             });
         }
     }
@@ -52,6 +57,7 @@ pub fn healed(stage: &Stage, after_ms: u64, with_states: bool) -> Healed {
     Healed {
         after_ms,
         nodes: stage.sites.iter().map(|site| site.id).collect(),
+        members,
         groups: stage.groups.iter().map(|group| group.0).collect::<BTreeSet<u32>>(),
         replicas,
         probes: stage.board.probes.lock().clone(),

@@ -28,10 +28,10 @@ use crate::history::queue::{Counts, QueueContents, QueueHistory};
 use crate::history::{Moment, Moments};
 use crate::host::operator::Closing;
 use crate::mischief::Mischief;
-use crate::oracle::i10_convergence::Probe;
 use crate::oracle::i2_claims::ControlWrite;
 use crate::oracle::i5_balance::Reading;
 use crate::oracle::i8_leases::LeaseLife;
+use crate::oracle::i10_convergence::Probe;
 
 /// See the module.
 #[derive(Default)]
@@ -124,8 +124,7 @@ impl Board {
     /// The next moment of the run. Counts as half an operation.
     pub fn moment(&self) -> Moment {
         self.operations.fetch_add(1, Ordering::Relaxed);
-        let now_ms = time::elapsed().map_or(0, |elapsed| elapsed.as_millis());
-        self.moments.lock().next(u64::try_from(now_ms).unwrap_or(u64::MAX))
+        self.moments.lock().next(time::elapsed_ms())
     }
 
     /// A fault had this effect once more, where it was aimed at.
@@ -142,9 +141,11 @@ impl Board {
 
     /// Something grew to this; the most is kept.
     pub fn grew_to(&self, effect: &str, size: u64) {
-        let mut effects = self.effects.lock();
-        let most = effects.entry(effect.to_owned()).or_default();
-        *most = size.max(*most);
+        if size > 0 {
+            let mut effects = self.effects.lock();
+            let most = effects.entry(effect.to_owned()).or_default();
+            *most = size.max(*most);
+        }
     }
 
     /// What faults came to, by name.

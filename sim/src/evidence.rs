@@ -145,10 +145,7 @@ pub fn crowd(memory: &Memory) -> AccessHistory {
         call: AccessCall::Open { user: told.user, ticket: String::new(), attempt },
         invoked: Moment { number: number + 1, at_ms: 0 },
         returned: None,
-        outcome: Outcome::Done(AccessReply::Opened {
-            packet: told.packet_id.clone(),
-            fen: told.amount_fen,
-        }),
+        outcome: Outcome::Done(AccessReply::Opened { packet: told.packet_id.clone(), fen: told.amount_fen }),
     };
     let honest = memory.acked.iter().map(|told| (OpenAttempt::Honest, told));
     let loot = memory.loot.iter().map(|told| (OpenAttempt::Stolen, told));

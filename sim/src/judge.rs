@@ -19,8 +19,9 @@ use crate::oracle::i2_claims::ControlWrite;
 use crate::oracle::i5_balance::Reconcile;
 use crate::oracle::i9_island::{self, Isolation, Requests};
 use crate::oracle::{
-    Findings, Verdict, bank, commands, i10_convergence, i2_claims, i3_issue_once, i4_opens_kept, i5_balance, i6_only_the_plan,
-    i7_nothing_lost, i8_leases, i8_linearizable, i8_revisions, i8_watch, limits, queue_counts, queue_delivery, seals,
+    Findings, Verdict, bank, commands, i2_claims, i3_issue_once, i4_opens_kept, i5_balance, i6_only_the_plan,
+    i7_nothing_lost, i8_leases, i8_linearizable, i8_revisions, i8_watch, i10_convergence, limits,
+    queue_counts, queue_delivery, seals,
 };
 use crate::stage::Stage;
 

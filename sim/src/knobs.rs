@@ -52,6 +52,9 @@ pub fn stream(seed: u64, purpose: Purpose, number: u64) -> Stream {
 /// Users of a drill, at most: all of them act on one simulated host.
 const DRILL_USERS_MAX: u64 = 60;
 
+/// Packets one user of a drill may be credited: enough that there are packets in every slot.
+const DRILL_CLAIMS: u32 = 50;
+
 /// What the run is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -166,6 +169,7 @@ impl Knobs {
             scenario: Scenario::Event,
             // Enough packets for slots that are longer than those of a seed.
             packets: [200, 150, 100],
+            claims_per_user: DRILL_CLAIMS,
             slots: u32::from(slots.count),
             users: u64::from(setting.users).clamp(1, DRILL_USERS_MAX),
             safety_ms: slots.end_ms() + setting.heal_ms,

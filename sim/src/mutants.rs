@@ -21,15 +21,12 @@ use crate::schedule::derive::Mix;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Habitat {
     scenario: Option<Scenario>,
-    classes: &'static [Class],
+    classes: &'static [(Class, u32)],
     sizes: Option<fn(&mut Knobs)>,
 }
 
-/// Episodes in half a minute, of each class that is on because of a habitat.
-const INTENSITY: u32 = 6;
-
 impl Habitat {
-    /// Where this mistake lives.
+    /// Where this mistake lives. Numbers are episodes in half a minute.
     #[must_use]
     pub fn of(mutant: Mutant) -> Habitat {
         let event = |classes| Habitat { scenario: Some(Scenario::Event), classes, sizes: None };
@@ -37,17 +34,19 @@ impl Habitat {
         let any = |classes| Habitat { scenario: None, classes, sizes: None };
         let sized = |sizes: fn(&mut Knobs)| Habitat { sizes: Some(sizes), ..event(&[]) };
         match mutant {
-            Mutant::AckBeforeFsync | Mutant::VoteNotDurable | Mutant::LeaderRestored => any(&[Class::Amnesia]),
-            Mutant::ReadWithoutQuorum => any(&[Class::Partition]),
-            Mutant::SnapshotNotFlushed => any(&[Class::PowerCut, Class::Snapshot]),
+            Mutant::AckBeforeFsync | Mutant::VoteNotDurable | Mutant::LeaderRestored => {
+                any(&[(Class::Amnesia, 6)])
+            }
+            Mutant::ReadWithoutQuorum => any(&[(Class::Partition, 6)]),
+            Mutant::SnapshotNotFlushed => any(&[(Class::PowerCut, 6), (Class::Snapshot, 6)]),
             Mutant::CompareIgnored | Mutant::DeleteForgotten => any(&[]),
-            Mutant::UnknownIsSuccess => queue(&[Class::Partition, Class::Crash]),
+            Mutant::UnknownIsSuccess => queue(&[(Class::Partition, 6), (Class::Crash, 6)]),
             Mutant::DedupSkipped | Mutant::LeaseNotFenced | Mutant::DeadLetterDropped => queue(&[]),
-            Mutant::AckBeforeRow => event(&[Class::Crash]),
-            Mutant::CursorReused | Mutant::BootEpochReused => event(&[Class::Crash]),
-            Mutant::CursorNotSynced => event(&[Class::PowerCut, Class::Amnesia]),
-            Mutant::ClaimOverwrites => event(&[Class::Zombie, Class::Partition]),
-            Mutant::ClaimNotFenced => event(&[Class::Zombie]),
+            Mutant::AckBeforeRow => event(&[(Class::Crash, 6)]),
+            Mutant::CursorReused | Mutant::BootEpochReused => event(&[(Class::Crash, 6)]),
+            Mutant::CursorNotSynced => event(&[(Class::PowerCut, 6), (Class::Amnesia, 6)]),
+            Mutant::ClaimOverwrites => event(&[(Class::Zombie, 2), (Class::Partition, 6)]),
+            Mutant::ClaimNotFenced => event(&[(Class::Zombie, 2)]),
             Mutant::KeyListIgnored => sized(|knobs| knobs.revoked_key = true),
             Mutant::PlanNotCompared => sized(|knobs| knobs.made_up_packets = 3),
             Mutant::LimitIgnored => sized(|knobs| {
@@ -68,9 +67,9 @@ impl Habitat {
 
     /// Switches the classes on that are needed.
     pub fn stir(&self, mix: &mut Mix) {
-        for class in self.classes {
+        for (class, episodes) in self.classes {
             let intensity = mix.intensity.entry(*class).or_default();
-            *intensity = INTENSITY.max(*intensity);
+            *intensity = (*episodes).max(*intensity);
         }
     }
 }
@@ -84,7 +83,7 @@ mod tests {
     fn every_habitat_is_one_that_ordinary_seeds_draw_too() {
         for mutant in Mutant::ALL {
             let habitat = Habitat::of(*mutant);
-            assert!(habitat.classes.iter().all(|class| able().contains(class)), "{mutant}");
+            assert!(habitat.classes.iter().all(|(class, _)| able().contains(class)), "{mutant}");
             let mut wanted = Knobs::derive(1);
             habitat.shape(&mut wanted);
             let like = |seed| {

@@ -387,11 +387,10 @@ impl Nemesis {
         self.heal_links(sim, &[]);
         self.board.mischief.end();
         self.swap_back(sim);
-        for (node, site) in &self.sites {
+        for site in self.sites.values() {
             on_disks::mend(site);
             site.clock.set_right();
             site.push(Push::PauseSettling(false));
-            tracing::debug!(target: "sim::nemesis", %node, "well");
         }
         for node in self.harmed.clone() {
             self.replace_disk(sim, node);

@@ -12,8 +12,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use deploy::cli::target::Connected;
 use deploy::clients;
-use deploy::config::{CONTROL_GROUP, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use deploy::config::{Access, Cluster, Kv as KvShape, Node, Queue as QueueShape, Raft};
+use deploy::config::{CONTROL_GROUP, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use deploy::distribute::BuildDir;
 use deploy::failure::{Context, Exit, Failure};
 use kvsvr::api::Kv;
@@ -157,7 +157,18 @@ impl Stage {
             sim.client(CROWD, async { Ok(()) });
         }
         add_apps(&mut sim, seed, knobs, &cluster, &board);
-        Ok(Stage { sim, sites, board, orders, errands, groups: groups(knobs), manifests, plans, stale, cluster })
+        Ok(Stage {
+            sim,
+            sites,
+            board,
+            orders,
+            errands,
+            groups: groups(knobs),
+            manifests,
+            plans,
+            stale,
+            cluster,
+        })
     }
 
     /// The manifest of a build, the first one's if that is none of the run's.
@@ -285,7 +296,7 @@ fn add_operator(
         let clock: Arc<dyn Clock> = Arc::new(SimClock::default());
         let near = cluster.nodes[0].id;
         let (kv, queue) = (kv_client(&cluster, near), queue_client(&cluster, near)?);
-                tokio::spawn(auditor::watch(clients::kv(&cluster, &watch_net, Some(near)), Arc::clone(&board)));
+        tokio::spawn(auditor::watch(clients::kv(&cluster, &watch_net, Some(near)), Arc::clone(&board)));
         tokio::spawn(auditor::keep_accounts(kv_client(&cluster, near), Arc::clone(&board)));
         let tools = Arc::new(Tools { connected, builds, kv, queue, clock, board, knobs, seed });
         tokio::spawn(obey(Arc::clone(&tools), lines));
@@ -377,12 +388,14 @@ impl Apps {
         for number in 0..ETCD_WATCHERS {
             board.watchers.lock().push(etcd::watch::unborn(number));
             let chance = chance(100 + number as u64);
-            let watcher = EtcdWatcher { number, channels: channels.to_vec(), chance, board: Arc::clone(board) };
+            let watcher =
+                EtcdWatcher { number, channels: channels.to_vec(), chance, board: Arc::clone(board) };
             clients.push(tokio::spawn(watcher.run()));
         }
         for number in 0..LEASE_HOLDERS {
             let chance = chance(200 + u64::from(number));
-            let holder = LeaseClientOf { number, channels: channels.to_vec(), chance, board: Arc::clone(board) };
+            let holder =
+                LeaseClientOf { number, channels: channels.to_vec(), chance, board: Arc::clone(board) };
             clients.push(tokio::spawn(holder.run()));
         }
         clients

@@ -2,11 +2,15 @@
 //! and be booked afterwards.
 //!
 //! ```text
-//!   pending row --pay--> Paid    --> row Credited, Held -> Payable
-//!                   |--> Refused --> row Rejected, Held -> Escrow
-//!                   '--> Unknown --> stays pending; asked again under the same packet id
+//!   pending row --pay-----> Paid    --> row Credited, Held -> Payable
+//!               | or   '--> Refused --> row Rejected, Held -> Escrow
+//!               '-cancel--> Unknown --> stays pending; asked again under the same packet id
 //! ```
-//! Invariant: `pay` is idempotent by packet id; a timeout is `Unknown`, never `Refused`.
+//! A row whose earlier payment is unknown may have been paid. So whoever turns a row down that could
+//! have been paid before cancels it first, and turns it down only if it was not.
+//!
+//! Invariant: `pay` and `cancel` are idempotent by packet id, and whichever comes first decides; a
+//! timeout is `Unknown`, never `Refused`.
 //!
 //! Not here: the booking (reconcile::credit).
 
@@ -41,6 +45,10 @@ pub enum Payout {
 pub trait PaymentBackend: Send + Sync + 'static {
     /// Makes payments; answered in order, each on its own.
     async fn pay(&self, payments: Vec<Payment>) -> Vec<Payout>;
+
+    /// Sees to it that payments are never made, unless they were; answered in order. `Refused` of what
+    /// was not made and never will be.
+    async fn cancel(&self, payments: Vec<Payment>) -> Vec<Payout>;
 }
 
 /// The ledger in the KV itself: to book a payment is to make it, so there is nothing to do before.
@@ -51,5 +59,10 @@ pub struct EmbeddedLedger;
 impl PaymentBackend for EmbeddedLedger {
     async fn pay(&self, payments: Vec<Payment>) -> Vec<Payout> {
         vec![Payout::Paid; payments.len()]
+    }
+
+    /// What is pending was not booked, and so not paid.
+    async fn cancel(&self, payments: Vec<Payment>) -> Vec<Payout> {
+        vec![Payout::Refused; payments.len()]
     }
 }

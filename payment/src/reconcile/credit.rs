@@ -5,15 +5,19 @@
 //!                 |                   |--> Refused ... row Rejected,  Held -> Escrow    one unit
 //!                 |                   '--> Unknown ... stays pending; asked again next time
 //!                 |-----> differs .................... row Rejected,  Held -> Escrow    one unit
-//!                 '-----> its key was revoked ........ row Rejected,  Held -> Escrow    one unit
+//!                 '-----> its key was revoked
+//!                          --cancel--> Refused ....... row Rejected,  Held -> Escrow    one unit
+//!                                 |--> Paid .......... it was paid before: as above
+//!                                 '--> Unknown ....... stays pending; asked again next time
 //!   row rejected here --> its place in the user's claims and index is given back        one unit
 //! ```
 //! Each unit begins with a compare-and-set on the whole row, so it happens once however often it
 //! is tried. A place that was not given back because we died in between is given back by the next
 //! run, which looks at all rows rejected here.
 //!
-//! Invariant: nothing is credited that the ticket files do not hold exactly like this, or whose data
-//! key may not be used now; a row is turned down only while every file of its part of the plan is sound.
+//! Invariant: nothing is credited that the ticket files do not hold exactly like this; nothing whose data
+//! key may not be used now is paid, and what was paid is credited; a row is turned down only while every
+//! file of its part of the plan is sound.
 //!
 //! Not here: comparing (plan.rs), openings that never got a row.
 
@@ -181,31 +185,52 @@ fn judge(pairs: &[(Bytes, Bytes)], scope: &Scope<'_>) -> Result<(Vec<Verdict>, V
     Ok((verdicts, turned_down))
 }
 
-/// Asks the back end for what matches; drops what it does not know about.
+/// Asks the back end about every row that it has paid or may have been asked to pay; drops those it
+/// does not know about.
 async fn pay(verdicts: Vec<Verdict>, backend: &dyn PaymentBackend, credited: &mut Credited) -> Vec<Verdict> {
-    let (mut due, mut decided): (Vec<Verdict>, Vec<Verdict>) =
-        verdicts.into_iter().partition(|verdict| verdict.state == RowState::Credited);
-    if due.is_empty() {
-        return decided;
-    }
-    let payment = |verdict: &Verdict| Payment {
-        packet: verdict.row.packet,
-        user: verdict.row.user,
-        amount: verdict.row.amount,
-    };
-    let payouts = backend.pay(due.iter().map(payment).collect()).await;
-    assert!(payouts.len() == due.len(), "the back end answers every payment");
-    for (mut verdict, payout) in due.drain(..).zip(payouts) {
-        match payout {
-            Payout::Paid => decided.push(verdict),
-            Payout::Refused => {
-                verdict.state = RowState::Rejected(Reason::Refused);
-                decided.push(verdict);
-            }
-            Payout::Unknown => credited.left += 1,
+    let (mut due, mut revoked, mut decided) = (Vec::new(), Vec::new(), Vec::new());
+    for verdict in verdicts {
+        match verdict.state {
+            RowState::Credited => due.push(verdict),
+            // The key was good when an earlier run asked for the payment, and no answer came.
+            RowState::Rejected(Reason::KeyRevoked | Reason::KeyUnlisted) => revoked.push(verdict),
+            // The plan does not change: no run has ever asked for it.
+            RowState::Rejected(_) | RowState::Pending => decided.push(verdict),
         }
     }
+    let payments = |verdicts: &[Verdict]| verdicts.iter().map(payment).collect::<Vec<Payment>>();
+    if !due.is_empty() {
+        let payouts = backend.pay(payments(&due)).await;
+        credited.left += decide(due, payouts, &mut decided);
+    }
+    if !revoked.is_empty() {
+        let payouts = backend.cancel(payments(&revoked)).await;
+        credited.left += decide(revoked, payouts, &mut decided);
+    }
     decided
+}
+
+fn payment(verdict: &Verdict) -> Payment {
+    Payment { packet: verdict.row.packet, user: verdict.row.user, amount: verdict.row.amount }
+}
+
+/// Goes by what the back end says; answers how many it does not know about.
+fn decide(verdicts: Vec<Verdict>, payouts: Vec<Payout>, decided: &mut Vec<Verdict>) -> u64 {
+    assert!(payouts.len() == verdicts.len(), "the back end answers every payment");
+    let mut left = 0;
+    for (mut verdict, payout) in verdicts.into_iter().zip(payouts) {
+        match (payout, verdict.state) {
+            (Payout::Unknown, _) => {
+                left += 1;
+                continue;
+            }
+            (Payout::Paid, _) => verdict.state = RowState::Credited,
+            (Payout::Refused, RowState::Credited) => verdict.state = RowState::Rejected(Reason::Refused),
+            (Payout::Refused, _) => {}
+        }
+        decided.push(verdict);
+    }
+    left
 }
 
 async fn book(kv: &dyn Kv, verdicts: &[Verdict], credited: &mut Credited) -> Result<(), CreditError> {

@@ -9,10 +9,12 @@ use ticket::control::EventState;
 use ticket::id::FileNo;
 use ticket::money::Fen;
 
+use super::credit::credit_through;
 use super::plan::Difference;
 use super::report::Finding;
 use super::*;
 use crate::keyspace;
+use crate::ledger::backend::{Payment, PaymentBackend, Payout};
 use crate::ledger::{self, Account, AccountKind, Transfer};
 use crate::row::{Reason, Row, RowState};
 use crate::testing::faults::{Fault, Injector};
@@ -186,6 +188,64 @@ async fn a_key_revoked_after_settlement_is_not_credited_any_more() {
     let after = scene.report().await;
     assert!(after.clean(), "{:?}", after.findings);
     assert_eq!(after.totals.pending, 0);
+}
+
+/// Pays everything, and says so only when it is `talkative`.
+#[derive(Default)]
+struct SilentBank {
+    paid: parking_lot::Mutex<std::collections::BTreeSet<ticket::id::PacketId>>,
+    talkative: std::sync::atomic::AtomicBool,
+}
+
+impl SilentBank {
+    fn says(&self, payout: Payout) -> Payout {
+        let talkative = self.talkative.load(std::sync::atomic::Ordering::Relaxed);
+        if talkative { payout } else { Payout::Unknown }
+    }
+}
+
+#[async_trait::async_trait]
+impl PaymentBackend for SilentBank {
+    async fn pay(&self, payments: Vec<Payment>) -> Vec<Payout> {
+        self.paid.lock().extend(payments.iter().map(|payment| payment.packet));
+        payments.iter().map(|_| self.says(Payout::Paid)).collect()
+    }
+
+    async fn cancel(&self, payments: Vec<Payment>) -> Vec<Payout> {
+        let paid = self.paid.lock();
+        let made =
+            |payment: &Payment| if paid.contains(&payment.packet) { Payout::Paid } else { Payout::Refused };
+        payments.iter().map(|payment| self.says(made(payment))).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_paid_is_not_turned_down_when_its_key_is_revoked() {
+    let (scene, openings) = Scene::settled(&[(1, 1), (2, 6), (3, 9)]).await;
+    let (sources, bank) = (scene.sources(Injector::default()), SilentBank::default());
+    let silent = credit_through(&sources, &scene.keys(), &bank).await.expect("asked");
+    assert_eq!((silent.count, silent.rejected, silent.left), (0, 0, 3));
+    let mut keys = scene.keys();
+    keys.blacklist.insert(openings[0].key);
+    let still = credit_through(&sources, &keys, &bank).await.expect("asked");
+    assert_eq!((still.count, still.rejected, still.left), (0, 0, 3), "nobody knows yet");
+    bank.talkative.store(true, std::sync::atomic::Ordering::Relaxed);
+    let known = credit_through(&sources, &keys, &bank).await.expect("credited");
+    assert_eq!((known.count, known.rejected, known.left), (3, 0, 0), "all three were paid before");
+    scene.audit(&openings);
+    assert!(scene.report().await.clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_paid_is_turned_down_when_its_key_is_revoked() {
+    let (scene, openings) = Scene::settled(&[(1, 1), (2, 6), (3, 9)]).await;
+    let bank = SilentBank { talkative: true.into(), ..SilentBank::default() };
+    let mut keys = scene.keys();
+    keys.blacklist.insert(openings[0].key);
+    let hit = openings.iter().filter(|opening| opening.key == openings[0].key).count() as u64;
+    let credited = credit_through(&scene.sources(Injector::default()), &keys, &bank).await.expect("credited");
+    assert_eq!((credited.count, credited.rejected, credited.left), (3 - hit, hit, 0));
+    assert_eq!(bank.paid.lock().len() as u64, 3 - hit, "nothing is paid under a revoked key");
 }
 
 #[tokio::test(start_paused = true)]

@@ -53,6 +53,12 @@ pub fn elapsed() -> Option<Duration> {
     (elapsed_ns != OUTSIDE).then(|| Duration::from_nanos(elapsed_ns))
 }
 
+/// The same in whole milliseconds; 0 on a thread that is not simulated.
+#[must_use]
+pub fn elapsed_ms() -> u64 {
+    elapsed().map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// The simulated monotonic clock; `None` on a thread that is not simulated.
 #[must_use]
 pub fn monotonic() -> Option<Duration> {

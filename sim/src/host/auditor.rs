@@ -21,7 +21,7 @@ use crate::history::Moment;
 use crate::oracle::i5_balance::{Accounts, Reading};
 
 /// Between two readings of the accounts.
-const READ_EVERY: Duration = Duration::from_millis(600);
+const READ_EVERY: Duration = Duration::from_millis(1_000);
 /// What is watched.
 const WATCHED: &[u8] = b"hongbao/";
 /// Pairs read at a time.

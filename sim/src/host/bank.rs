@@ -2,8 +2,8 @@
 //! moods.
 //!
 //! ```text
-//!   operator: credit_through(BankLine) --> {"packet":..,"user":..,"amount_fen":..}  one a line
-//!             paid | refused           <-- {"packet":..,"paid":true}                or silence
+//!   operator: credit_through(BankLine) --> {"verb":"pay","packet":..,"user":..,"amount_fen":..}  one a line
+//!             paid | refused           <-- {"packet":..,"paid":true}                             or silence
 //! ```
 //! Invariant: a packet is paid at most once and refused for good or never: the bank keeps its side of
 //! `payment::ledger::backend` in every mood. What it did, it never forgets.
@@ -89,8 +89,16 @@ pub struct Bank {
     mood: Mutex<Option<Mood>>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verb {
+    Pay,
+    Cancel,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Asked {
+    verb: Verb,
     packet: PacketId,
     user: u64,
     amount_fen: Fen,
@@ -120,7 +128,7 @@ impl Bank {
     /// Whether it reports payments to two workers at the same time now.
     #[must_use]
     pub fn reports_twice(&self) -> bool {
-        self.mood(now_ms()).is_some_and(|mood| mood.fault == BankFault::DoubleCallback)
+        self.mood(time::elapsed_ms()).is_some_and(|mood| mood.fault == BankFault::DoubleCallback)
     }
 
     fn mood(&self, now_ms: u64) -> Option<Mood> {
@@ -128,8 +136,8 @@ impl Bank {
     }
 
     /// Does what it is asked, as it feels. `name` is what it did wrong, if anything.
-    fn pay(&self, payment: Payment, chance: &mut Stream) -> (Reply, Option<&'static str>) {
-        let now_ms = now_ms();
+    fn act(&self, verb: Verb, payment: Payment, chance: &mut Stream) -> (Reply, Option<&'static str>) {
+        let now_ms = time::elapsed_ms();
         let hit = chance.random_range(0..100);
         let fault = self.mood(now_ms).filter(|mood| hit < mood.percent).map(|mood| mood.fault);
         let mut books = self.books.lock();
@@ -141,11 +149,12 @@ impl Bank {
         if fault == Some(BankFault::TimeoutNotPaid) {
             return (None, Some("bank-did-not-pay-nor-answer"));
         }
+        let refused = verb == Verb::Cancel || fault == Some(BankFault::Refused);
         let late = if fault == Some(BankFault::LateCallback) { LATE_BY_MS } else { 0 };
         let entry = *books.entries.entry(payment.packet).or_insert(Entry {
             user: payment.user,
             amount: payment.amount,
-            paid: fault != Some(BankFault::Refused),
+            paid: !refused,
             known_at_ms: now_ms + late,
         });
         let answer = (entry.known_at_ms <= now_ms).then_some((Duration::ZERO, entry.paid));
@@ -161,10 +170,6 @@ impl Bank {
             _ => (answer, None),
         }
     }
-}
-
-fn now_ms() -> u64 {
-    time::elapsed().map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The bank's host.
@@ -186,8 +191,8 @@ async fn serve(connection: Connection, board: Arc<Board>, chance: Arc<Mutex<Stre
     while let Ok(Some(line)) = lines.next_line().await {
         let Ok(asked) = serde_json::from_str::<Asked>(&line) else { return };
         let payment = Payment { packet: asked.packet, user: UserId(asked.user), amount: asked.amount_fen };
-        let (reply, wrong) = board.mischief.bank.pay(payment, &mut chance.lock());
-        tracing::info!(target: "sim::bank", packet = %payment.packet, ?reply, wrong);
+        let (reply, wrong) = board.mischief.bank.act(asked.verb, payment, &mut chance.lock());
+        tracing::info!(target: "sim::bank", packet = %payment.packet, verb = ?asked.verb, ?reply, wrong);
         if let Some(wrong) = wrong {
             board.happened(wrong);
         }
@@ -210,11 +215,16 @@ pub struct BankLine;
 
 impl BankLine {
     /// Asks for all, and hears what is answered until it is too late.
-    async fn ask(&self, payments: &[Payment], heard: &mut BTreeMap<PacketId, bool>) -> std::io::Result<()> {
+    async fn ask(
+        &self,
+        verb: Verb,
+        payments: &[Payment],
+        heard: &mut BTreeMap<PacketId, bool>,
+    ) -> std::io::Result<()> {
         let (reading, mut writing) = tokio::io::split(SimNet.connect(&format!("{BANK}:{PORT}")).await?);
         let mut text = Vec::new();
         for Payment { packet, user, amount } in payments {
-            let asked = Asked { packet: *packet, user: user.0, amount_fen: *amount };
+            let asked = Asked { verb, packet: *packet, user: user.0, amount_fen: *amount };
             text.extend(serde_json::to_vec(&asked)?);
             text.push(b'\n');
         }
@@ -228,13 +238,10 @@ impl BankLine {
         }
         Ok(())
     }
-}
 
-#[async_trait]
-impl PaymentBackend for BankLine {
-    async fn pay(&self, payments: Vec<Payment>) -> Vec<Payout> {
+    async fn call(&self, verb: Verb, payments: Vec<Payment>) -> Vec<Payout> {
         let mut heard = BTreeMap::new();
-        let asked = tokio::time::timeout(ANSWERED_WITHIN, self.ask(&payments, &mut heard)).await;
+        let asked = tokio::time::timeout(ANSWERED_WITHIN, self.ask(verb, &payments, &mut heard)).await;
         if let Ok(Err(error)) = asked {
             tracing::info!(target: "sim::bank", %error, "the line broke");
         }
@@ -244,6 +251,17 @@ impl PaymentBackend for BankLine {
             None => Payout::Unknown,
         };
         payments.iter().map(payout).collect()
+    }
+}
+
+#[async_trait]
+impl PaymentBackend for BankLine {
+    async fn pay(&self, payments: Vec<Payment>) -> Vec<Payout> {
+        self.call(Verb::Pay, payments).await
+    }
+
+    async fn cancel(&self, payments: Vec<Payment>) -> Vec<Payout> {
+        self.call(Verb::Cancel, payments).await
     }
 }
 
@@ -270,10 +288,10 @@ mod tests {
         time::enter(1);
         let (bank, mut chance) = (in_a_mood(fault), Seed::from_number(1).stream(1));
         let said = |reply: Reply| reply.map(|(_, paid)| paid);
-        assert_eq!(said(bank.pay(payment(1, 5), &mut chance).0), then, "{fault:?}");
+        assert_eq!(said(bank.act(Verb::Pay, payment(1, 5), &mut chance).0), then, "{fault:?}");
         assert_eq!(bank.books().entries.values().next().map(|entry| entry.paid), paid, "{fault:?}");
         time::advance(Duration::from_millis(LATE_BY_MS));
-        assert_eq!(said(bank.pay(payment(1, 5), &mut chance).0), later, "{fault:?}");
+        assert_eq!(said(bank.act(Verb::Pay, payment(1, 5), &mut chance).0), later, "{fault:?}");
         time::leave();
     }
 
@@ -287,11 +305,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_cancelled_is_never_paid_and_what_was_paid_cannot_be_cancelled() {
+        time::enter(1);
+        let (bank, mut chance) = (Bank::default(), Seed::from_number(1).stream(1));
+        let mut said = |verb, serial| bank.act(verb, payment(serial, 5), &mut chance).0.map(|(_, paid)| paid);
+        assert_eq!((said(Verb::Cancel, 1), said(Verb::Pay, 1)), (Some(false), Some(false)));
+        assert_eq!((said(Verb::Pay, 2), said(Verb::Cancel, 2)), (Some(true), Some(true)));
+        time::leave();
+    }
+
+    #[test]
     fn a_payment_that_changes_its_amount_is_not_made_and_is_remembered() {
         time::enter(1);
         let (bank, mut chance) = (Bank::default(), Seed::from_number(1).stream(1));
-        assert!(bank.pay(payment(1, 5), &mut chance).0.is_some());
-        assert_eq!(bank.pay(payment(1, 6), &mut chance).0, None);
+        assert!(bank.act(Verb::Pay, payment(1, 5), &mut chance).0.is_some());
+        assert_eq!(bank.act(Verb::Pay, payment(1, 6), &mut chance).0, None);
         assert_eq!(bank.books().changed.len(), 1);
         time::leave();
     }

@@ -101,15 +101,15 @@ impl Town {
         let (mut extra, mut number): (Option<Extra>, u64) = (None, 0);
         let mut leaving: Vec<JoinHandle<Memory>> = Vec::new();
         while !board.going_home() {
-            let now_ms = time::elapsed().map_or(0, |elapsed| elapsed.as_millis());
+            let now_ms = time::elapsed_ms();
             let changed = bursts.has_changed().unwrap_or(false);
-            let over = |extra: &mut Extra| changed || u128::from(extra.until_ms) <= now_ms;
+            let over = |extra: &mut Extra| changed || extra.until_ms <= now_ms;
             if let Some(gone) = extra.take_if(over) {
                 leaving.push(tokio::spawn(gone.crowd.finish()));
             }
             if changed {
                 let burst = *bursts.borrow_and_update();
-                if now_ms < u128::from(burst.until_ms) {
+                if now_ms < burst.until_ms {
                     number += 1;
                     extra = Some(self.burst(burst, number));
                 }

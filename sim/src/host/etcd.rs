@@ -75,7 +75,7 @@ impl EtcdClient {
                     seen.insert(key.clone(), pair.clone());
                 }
             }
-            let think_ms = self.chance.random_range(30..500);
+            let think_ms = self.chance.random_range(80..900);
             tokio::time::sleep(Duration::from_millis(think_ms)).await;
         }
         self.probe().await;
@@ -85,8 +85,10 @@ impl EtcdClient {
     async fn probe(&self) {
         let mut failure = Some("nothing".to_owned());
         for number in 0..PROBES_MAX {
-            let call =
-                KvCall::Put { key: format!("{PREFIX}{}", self.node), value: format!("probe.{}.{number}", self.number) };
+            let call = KvCall::Put {
+                key: format!("{PREFIX}{}", self.node),
+                value: format!("probe.{}.{number}", self.number),
+            };
             match self.record(call).await {
                 Outcome::Done(_) => {
                     failure = None;
@@ -260,9 +262,10 @@ fn write_of(write: &Write) -> Wanted {
         Write::Put(key, value) => {
             Wanted::RequestPut(PutRequest { key: bytes(key), value: bytes(value), ..PutRequest::default() })
         }
-        Write::Delete(key) => {
-            Wanted::RequestDeleteRange(DeleteRangeRequest { key: bytes(key), ..DeleteRangeRequest::default() })
-        }
+        Write::Delete(key) => Wanted::RequestDeleteRange(DeleteRangeRequest {
+            key: bytes(key),
+            ..DeleteRangeRequest::default()
+        }),
     }
 }
 

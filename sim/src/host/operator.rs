@@ -338,7 +338,8 @@ impl Tools {
             .await?;
         let bank = self.board.mischief.bank.books();
         self.board.wait_for("the replicas to agree");
-        *self.board.closing.lock() = Some(Closing { before, after, books, event, zones, issued, bank, reconciled });
+        *self.board.closing.lock() =
+            Some(Closing { before, after, books, event, zones, issued, bank, reconciled });
         Ok(())
     }
 

@@ -151,7 +151,8 @@ async fn send(tools: &Tools, line: &str) -> Result<OperatorReply, Failure> {
         Order::Revoke(key) => return revoke(connected, key).await,
         Order::Replace(node) => {
             let (disk, changed) = member::replace(connected, node, "simulated", REPLACED_WITHIN).await?;
-            tools.board.count("disk-replaced", u64::from(changed));
+            // Not `changed`: an attempt that was given up may have done the most of it.
+            tools.board.happened("disk-replaced");
             return Ok(OperatorReply { changed, said: format!("{node} votes with disk {disk}") });
         }
         Order::Push(build) => {

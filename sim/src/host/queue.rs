@@ -65,15 +65,11 @@ pub struct QueueClient {
     pub luck: Luck,
 }
 
-fn now_ms() -> u64 {
-    time::elapsed().map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
-}
-
 impl QueueClient {
     /// Enqueues until then, or until it is sent home.
     pub async fn produce(mut self, until_ms: u64) {
         let mut serial = 0;
-        while !self.line.board.going_home() && now_ms() < until_ms {
+        while !self.line.board.going_home() && time::elapsed_ms() < until_ms {
             serial += 1;
             let poison = self.chance.random_ratio(1, POISON_ONE_IN);
             let key = match self.chance.random_range(0..KEYS) {
@@ -105,7 +101,7 @@ impl QueueClient {
     /// Consumes until everybody was sent home and the queue was found empty.
     pub async fn consume(mut self) {
         while self.line.board.queue.lock().1.is_none() {
-            if now_ms() < self.line.board.mischief.consumers_stand_until_ms() {
+            if time::elapsed_ms() < self.line.board.mischief.consumers_stand_until_ms() {
                 tokio::time::sleep(STAND_STILL).await;
                 continue;
             }

@@ -3,7 +3,7 @@
 //! Evidence: the bank's own books, which it never loses; all rows at the end.
 //!
 //! Invariant: a payment that was made is one credited row of that user and amount; one that was refused
-//! is a row that says so; and no row is credited that the bank has not paid, but those that are credited
+//! is a row that was turned down; and no row is credited that the bank has not paid, but those that are credited
 //! as they settle.
 //!
 //! Limits: a bank that pays twice is not shown; it keeps its side of the contract (`host::bank`).
@@ -27,8 +27,13 @@ pub fn check(bank: &BankBooks, rows: &BTreeMap<PacketId, Row>, instant_from: Opt
     for (packet, entry) in &bank.entries {
         let row = rows.get(packet);
         let same = row.is_some_and(|row| row.user == entry.user && row.amount == entry.amount);
-        let state = if entry.paid { RowState::Credited } else { RowState::Rejected(Reason::Refused) };
-        findings.must(same && row.is_some_and(|row| row.state == state), None, || {
+        let fits = |row: &Row| match (entry.paid, row.state) {
+            (paid, RowState::Credited) => paid,
+            // It refuses what was cancelled, too.
+            (paid, RowState::Rejected(Reason::Refused | Reason::KeyRevoked | Reason::KeyUnlisted)) => !paid,
+            (_, RowState::Rejected(_) | RowState::Pending) => false,
+        };
+        findings.must(same && row.is_some_and(fits), None, || {
             let did = if entry.paid { "paid" } else { "refused" };
             format!(
                 "the bank {did} {packet} with {} to user {}, and the row is {row:?}",

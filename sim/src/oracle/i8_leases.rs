@@ -95,7 +95,10 @@ fn one(life: &LeaseLife, findings: &mut Findings) {
     for denial in &life.denials {
         let holds_ms = life.holds_until(denial.answered_ms);
         findings.must(life.revoked || holds_ms <= denial.answered_ms, at(*denial), || {
-            format!("lease {id} was said not to exist at {} ms; it held until {holds_ms} ms", denial.answered_ms)
+            format!(
+                "lease {id} was said not to exist at {} ms; it held until {holds_ms} ms",
+                denial.answered_ms
+            )
         });
     }
     // Keys whose put was not acknowledged may be there or not.
@@ -108,13 +111,20 @@ fn one(life: &LeaseLife, findings: &mut Findings) {
         });
         let holds_ms = life.holds_until(call.answered_ms);
         findings.must(*there > 0 || life.revoked || holds_ms <= call.answered_ms, at(*call), || {
-            format!("the keys of lease {id} were gone at {} ms; it held until {holds_ms} ms", call.answered_ms)
+            format!(
+                "the keys of lease {id} were gone at {} ms; it held until {holds_ms} ms",
+                call.answered_ms
+            )
         });
     }
     if let Some(last) = life.looks.last() {
         findings.must(last.there == 0, at(last.call), || {
-            format!("lease {id} held until {} ms and never ended: {} of its keys are there at {} ms",
-                life.holds_until(u64::MAX), last.there, last.call.answered_ms)
+            format!(
+                "lease {id} held until {} ms and never ended: {} of its keys are there at {} ms",
+                life.holds_until(u64::MAX),
+                last.there,
+                last.call.answered_ms
+            )
         });
     }
 }
@@ -160,7 +170,10 @@ mod tests {
 
     #[test]
     fn keys_that_do_not_vanish_together_are_seen() {
-        check_one(life(&[], &[(2_500, 1), (2_600, 0)]), &["1 of the 2 keys of lease 7 were there at 2510 ms"]);
+        check_one(
+            life(&[], &[(2_500, 1), (2_600, 0)]),
+            &["1 of the 2 keys of lease 7 were there at 2510 ms"],
+        );
     }
 
     #[test]

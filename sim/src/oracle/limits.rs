@@ -35,7 +35,8 @@ mod tests {
     #[test]
     fn one_packet_too_many_is_noticed() {
         let credit = |packet: &str, user: u64| (packet.to_owned(), user, 5);
-        let mut books = Books { credits: vec![credit("p", 1), credit("q", 1), credit("r", 2)], ..Books::default() };
+        let mut books =
+            Books { credits: vec![credit("p", 1), credit("q", 1), credit("r", 2)], ..Books::default() };
         assert!(check(&books, 2).held && check(&books, 0).held);
         books.credits.push(credit("s", 1));
         let verdict = check(&books, 2);

@@ -313,7 +313,7 @@ mod tests {
         for name in Action::NAMES {
             assert!(table.contains(&format!("`{name}`")), "{name} is not in the table");
         }
-        (1..=35).for_each(|number| assert!(row(number).matches('|').count() == 6, "row {number}"));
+        (1..=35).for_each(|number| assert!(row(number).matches('|').count() == 7, "row {number}"));
     }
 
     #[test]

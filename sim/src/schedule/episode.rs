@@ -395,13 +395,25 @@ impl<'a> Builder<'a> {
         );
     }
 
+    /// In most cases somebody fails a zone over between its decision and its act.
+    fn old_controller(&mut self, zone: ZoneId, chance: &mut Stream) {
+        let verb = if chance.random_ratio(1, 2) { ZoneVerb::Failover } else { ZoneVerb::Restore };
+        let (acts, behind_ms) = (self.window(chance).to, chance.random_range(500..=15_000));
+        let decides = acts.saturating_sub(behind_ms).max(self.from_ms);
+        let behind_ms = acts - decides;
+        let (failed, between) = (self.a_zone(chance), decides.midpoint(acts));
+        if chance.random_ratio(3, 4) {
+            let types = format!("zone failover {failed} --reason drill --yes");
+            self.add(between, Action::Operator { types, times: 1, expect: Expect::Any });
+        }
+        self.add(acts, Action::OldController { zone, verb, behind_ms });
+    }
+
     fn people(&mut self, class: Class, chance: &mut Stream) {
         let at_ms = self.window(chance).from;
         let zone = self.a_zone(chance);
         if class == Class::OldController {
-            let verb = if chance.random_ratio(1, 2) { ZoneVerb::Failover } else { ZoneVerb::Restore };
-            let behind_ms = chance.random_range(500..=15_000);
-            return self.add(at_ms, Action::OldController { zone, verb, behind_ms });
+            return self.old_controller(zone, chance);
         }
         let times = chance.random_range(1..=3);
         let (types, expect) = match chance.random_range(0..6) {

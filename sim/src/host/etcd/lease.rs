@@ -83,7 +83,12 @@ impl LeaseClientOf {
         let mut life = LeaseLife::granted(granted.id, granted.ttl, Call { asked_ms, answered_ms: now_ms() });
         for key in 0..2 {
             let key = format!("{prefix}{key}");
-            let request = PutRequest { key: bytes(&key), value: bytes("x"), lease: granted.id, ..PutRequest::default() };
+            let request = PutRequest {
+                key: bytes(&key),
+                value: bytes("x"),
+                lease: granted.id,
+                ..PutRequest::default()
+            };
             life.keys += u32::from(answered(KvClient::new(self.channel()).put(request)).await.is_some());
         }
         life.put_ms = now_ms();

@@ -17,8 +17,8 @@ use kvsvr::wire::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse}
 use kvsvr::wire::mvccpb;
 use rand::RngExt;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Status, Streaming};
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 use world::rng::Stream;
 
 use super::{PREFIX, after, bytes, pair_of, revision, text};

@@ -29,17 +29,19 @@ const SLOW_SYNC_MS: (u64, u64) = (100, 500);
 /// How long a machine is down that is back before anybody missed it.
 const BACK_WITHIN_MS: (u64, u64) = (5, 120);
 /// How long after a leader was lost a voter loses power: about as long as an election takes.
-const ELECTED_WITHIN_MS: (u64, u64) = (300, 1_100);
+const ELECTED_WITHIN_MS: (u64, u64) = (500, 1_800);
 /// A sync of a voter: longer than the election.
-const VOTER_SYNC_MS: u64 = 1_500;
+const VOTER_SYNC_MS: u64 = 2_500;
 /// How long the new leader then is cut off.
 const CUT_OFF_MS: (u64, u64) = (1_500, 4_000);
 /// How long a zone stands still.
-const STANDS_STILL_MS: (u64, u64) = (1_000, 5_000);
+const STANDS_STILL_MS: (u64, u64) = (2_000, 6_000);
+/// How soon somebody fails it over: what the zone was about to say is still under way then.
+const FAILED_OVER_WITHIN_MS: (u64, u64) = (50, 600);
 
 impl Builder<'_> {
     pub(super) fn amnesia(&mut self, chance: &mut Stream) {
-        match chance.random_range(0..3) {
+        match chance.random_range(0..4) {
             0 => {
                 let node = self.node(chance);
                 self.forgets(&[node], BACK_WITHIN_MS, chance);
@@ -109,7 +111,7 @@ impl Builder<'_> {
         let zone = self.a_zone(chance);
         let nodes = self.scene.nodes_of(zone);
         let for_ms = chance.random_range(STANDS_STILL_MS.0..=STANDS_STILL_MS.1);
-        let failover_ms = chance.random_range(50..=for_ms / 2);
+        let failover_ms = chance.random_range(FAILED_OVER_WITHIN_MS.0..=FAILED_OVER_WITHIN_MS.1);
         let restore_ms = for_ms + chance.random_range(500..=2_500);
         let Some(latest) = self.scene.ends_ms.checked_sub(restore_ms + 1) else { return };
         let at_ms = chance.random_range(self.from_ms..=latest.max(self.from_ms));
