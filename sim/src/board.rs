@@ -61,6 +61,8 @@ pub struct Board {
     pub readings: Mutex<Vec<(Moment, Counts)>>,
     /// Every record that left a node.
     pub issues: Mutex<Vec<Issue>>,
+    /// Which incarnation of its disk a node said it was when it took this boot epoch.
+    pub boots: Mutex<BTreeMap<(NodeId, u64), String>>,
     /// Every write to claims and zones, by revision.
     pub control: Mutex<Vec<(i64, ControlWrite)>>,
     /// The accounts of all batches, in order of time.

@@ -24,13 +24,15 @@ use payment::ledger::AccountKind;
 use payment::reconcile::Report;
 use payment::reconcile::report::Finding;
 use payment::row::RowState;
-use ticket::control::{self, CLAIM_PREFIX, ClaimRecord, ZONE_PREFIX, ZoneRecord, ZoneState};
+use ticket::control::{self, BootRecord, CLAIM_PREFIX, ClaimRecord, ZONE_PREFIX, ZoneRecord, ZoneState};
 use ticket::file::TicketFile;
 use ticket::id::{BuildId, PacketId};
 use ticket::keys::{BuildSecret, KeyList};
 use ticket::open::OpenKeyring;
 
-use crate::history::access::{AccessCall, AccessHistory, AccessReply, OpenAttempt, RecordPlace};
+use world::NodeId;
+
+use crate::history::access::{AccessCall, AccessHistory, AccessReply, Issue, OpenAttempt, RecordPlace};
 use crate::history::{Moment, Op, OpId, Outcome};
 use crate::oracle::Verdict;
 use crate::oracle::i1_minting::{Minting, Order};
@@ -230,6 +232,24 @@ pub fn control_write(event: &WatchEvent) -> Result<Option<(i64, ControlWrite)>, 
         return Ok(None);
     };
     Ok(Some((revision, write)))
+}
+
+/// Which incarnation a node said it was when it took a boot epoch; `None` if this is about something
+/// else.
+#[must_use]
+pub fn boot(event: &WatchEvent) -> Option<((NodeId, u64), String)> {
+    let WatchEvent::Put(pair) = event else { return None };
+    let key = String::from_utf8_lossy(&pair.key);
+    let node = key.strip_prefix("hongbao/boot/")?.parse().ok()?;
+    let record: BootRecord = control::decode(&key, &pair.value).ok()?;
+    Some(((node, u64::from(record.boot_epoch)), record.incarnation))
+}
+
+/// The issues, with the incarnation that the node had told of when it took the ticket's boot epoch.
+#[must_use]
+pub fn with_incarnations(issues: &[Issue], boots: &BTreeMap<(NodeId, u64), String>) -> Vec<Issue> {
+    let told = |issue: &Issue| boots.get(&(issue.node, issue.boot)).cloned().unwrap_or_default();
+    issues.iter().map(|issue| Issue { incarnation: told(issue), ..issue.clone() }).collect()
 }
 
 /// The plan of a build; the first one's if it is none of the run's.

@@ -135,7 +135,7 @@ fn money(stage: &Stage) -> Vec<Verdict> {
     let instant_from = (!manifest.instant.min_fen.is_zero()).then_some(manifest.instant.min_fen);
     vec![
         plan.minted.clone(),
-        i2_claims::check(&board.control.lock(), &issues),
+        i2_claims::check(&board.control.lock(), &evidence::with_incarnations(&issues, &board.boots.lock())),
         i3_issue_once::check(&issues, &evidence::opened(&closing.books, &made_up)),
         seals::check(&issues),
         i4_opens_kept::check(&crowd, &books, true),

@@ -37,6 +37,7 @@ pub async fn watch(kv: Client, board: Arc<Board>) {
     loop {
         let batch = watcher.next().await.expect("nobody compacts the cluster's own records");
         for event in &batch.events {
+            board.boots.lock().extend(evidence::boot(event));
             let write = evidence::control_write(event).expect("a record of the cluster can be read");
             board.control.lock().extend(write);
         }

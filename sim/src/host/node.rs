@@ -117,15 +117,6 @@ impl Site {
         self.drive.lock().disk.clone()
     }
 
-    /// Which incarnation the disk says it is; nothing if it does not say.
-    #[must_use]
-    pub fn incarnation(&self) -> String {
-        let path = Path::new(DATA_DIR).join("access").join("incarnation.json");
-        let said = self.disk().content(&path).unwrap_or_default();
-        let said: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
-        said["incarnation"].as_str().unwrap_or_default().to_owned()
-    }
-
     /// Its engines.
     #[must_use]
     pub fn storage(&self) -> SimStorage {

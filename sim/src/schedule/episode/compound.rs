@@ -59,7 +59,7 @@ impl Builder<'_> {
         let (earliest, latest) = (self.from_ms + lead_ms, self.scene.ends_ms.checked_sub(length_ms + 1)?);
         for _ in 0..TRIES {
             let from = chance.random_range(earliest..=latest.max(earliest));
-            let window = Window { from, to: from + length_ms };
+            let window = Window { from: from - lead_ms, to: from + length_ms };
             if window.to < self.scene.ends_ms && nodes.iter().all(|node| self.up(*node, window)) {
                 self.outages.extend(nodes.iter().map(|node| (*node, window)));
                 return Some(from);
@@ -77,8 +77,8 @@ impl Builder<'_> {
         let slow = Action::SlowDisk { nodes: nodes.clone(), min_ms: sync_ms, max_ms: sync_ms };
         self.add(at_ms - lead_ms, slow);
         self.add(at_ms, Action::PowerCut { nodes: nodes.clone(), tail: Tail::Lost });
-        self.add(at_ms + down_ms, Action::MendDisk { nodes: nodes.clone() });
-        self.add(at_ms + down_ms, Action::Restart { nodes });
+        self.add(at_ms + down_ms, Action::Restart { nodes: nodes.clone() });
+        self.add(at_ms + down_ms, Action::MendDisk { nodes });
     }
 
     fn voter_forgets(&mut self, chance: &mut Stream) {
@@ -94,7 +94,7 @@ impl Builder<'_> {
         let lead_ms = chance.random_range(ELECTED_WITHIN_MS.0..=ELECTED_WITHIN_MS.1);
         let (down_ms, cut_off_ms) =
             (chance.random_range(20..=150), chance.random_range(CUT_OFF_MS.0..=CUT_OFF_MS.1));
-        let Some(at_ms) = self.span(&[voter], lead_ms, cut_off_ms, chance) else { return };
+        let Some(at_ms) = self.span(&[old, voter, new], lead_ms, cut_off_ms, chance) else { return };
         let slow = vec![voter, new];
         self.add(at_ms - lead_ms, Action::Island { zone: old.zone(), crowd: false });
         let (min_ms, max_ms) = (VOTER_SYNC_MS, VOTER_SYNC_MS);
@@ -102,8 +102,8 @@ impl Builder<'_> {
         self.add(at_ms, Action::PowerCut { nodes: vec![voter], tail: Tail::Lost });
         self.add(at_ms, Action::Heal { places: vec![crate::target::Target::Zone(old.zone())] });
         self.add(at_ms, Action::Island { zone: new.zone(), crowd: false });
-        self.add(at_ms + down_ms, Action::MendDisk { nodes: slow });
         self.add(at_ms + down_ms, Action::Restart { nodes: vec![voter] });
+        self.add(at_ms + down_ms, Action::MendDisk { nodes: slow });
         self.add(at_ms + cut_off_ms, Action::Heal { places: vec![crate::target::Target::Zone(new.zone())] });
     }
 
@@ -115,7 +115,8 @@ impl Builder<'_> {
         let restore_ms = for_ms + chance.random_range(500..=2_500);
         let Some(latest) = self.scene.ends_ms.checked_sub(restore_ms + 1) else { return };
         let at_ms = chance.random_range(self.from_ms..=latest.max(self.from_ms));
-        if self.scene.ends_ms <= at_ms + restore_ms {
+        let window = Window { from: at_ms, to: at_ms + for_ms };
+        if self.scene.ends_ms <= at_ms + restore_ms || !nodes.iter().all(|node| self.up(*node, window)) {
             return;
         }
         let types = |verb: &str| Action::Operator {
