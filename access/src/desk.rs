@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use ticket::control::{EventRecord, SlotWindow};
 use ticket::id::UserId;
-use ticket::seal::{Issue, NodeSealer, SEALED_LEN};
+use ticket::seal::{Issue, NodeSealer, SEALED_LEN, SealNumber};
 use world::{Clock, UnixMs};
 
 use crate::counters::Counters;
@@ -29,6 +29,9 @@ use crate::pacing;
 use crate::rules::Terms;
 use crate::shake::{Facts, Phase, RESERVING_RETRY_MS, Stock, Verdict, decide, phase};
 use crate::shelf::{ShelfFile, Taken};
+
+/// Under this target each record that leaves is told, at level `debug`.
+pub const ISSUED: &str = "access::issued";
 
 /// How often a shake looks again after another one took the record it had seen.
 const TAKES_MAX: usize = 4;
@@ -194,6 +197,18 @@ impl Desk {
         let issue = Issue { record, slot: taken.slot, file: taken.file, index: taken.index, issued_ms: now };
         match offer.sealer.seal(user, &issue) {
             Ok(ticket) => {
+                // Before the answer leaves: whoever keeps account hears of records nobody received.
+                let number = SealNumber::of(&ticket);
+                tracing::debug!(
+                    target: ISSUED,
+                    user = user.0,
+                    slot = taken.slot.0,
+                    file = taken.file.0,
+                    index = taken.index,
+                    node = number.node,
+                    boot_epoch = number.boot_epoch,
+                    counter = number.counter
+                );
                 seen.claims += 1;
                 let history = History { claims: seen.claims, last_slot: taken.slot, at_ms: now };
                 let page = offer.terms.sponsor_page(record.batch()).map(str::to_owned);

@@ -1,84 +1,70 @@
-//! Whether the replicas agree once everything works again (I10): one leader a group, the disks that
-//! are in the machines as its voters and no others, the same entries applied everywhere, the same state
-//! to the byte.
+//! What is put before I10 once everything works again: what every replica says of itself, what its
+//! engine holds, and whether every zone serves.
 //!
-//! Invariant: what is compared is what the engines hold, not what the nodes say of it.
+//! Invariant: states are compared by what the engines hold, not by what the nodes say of it.
 //!
-//! Not here: what the state means.
+//! Not here: what must hold of it (oracle/i10_convergence.rs).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use replica::engine::View;
 use replica::engine::sim::SimEngine;
-use replica::member_id::MemberId;
-use replica::status::GroupStatus;
 use world::GroupId;
 
 use crate::host::node::Site;
+use crate::oracle::i10_convergence::{self, Healed, Replica};
+use crate::stage::Stage;
 
-/// Says what is still apart, as a sentence; `None` when all replicas agree.
+/// Says what is still missing, as the end of a sentence; `None` when nothing is.
 #[must_use]
-pub fn first_difference(sites: &[Arc<Site>]) -> Option<String> {
-    let mut statuses: BTreeMap<GroupId, Vec<GroupStatus>> = BTreeMap::new();
-    let mut disks: BTreeSet<MemberId> = BTreeSet::new();
-    for site in sites {
-        let Some(host) = site.groups() else { return Some(format!("{} does not run", site.id)) };
-        disks.insert(host.identity().member);
-        for status in host.status() {
-            statuses.entry(status.group).or_default().push(status);
-        }
-    }
-    if statuses.is_empty() {
-        return Some("no node has a group".to_owned());
-    }
-    for (group, members) in &statuses {
-        if let Some(difference) = apart(*group, members, &disks) {
-            return Some(difference);
-        }
-    }
-    let hashes: Vec<BTreeMap<GroupId, String>> = sites.iter().map(|site| hashes(site)).collect();
-    for (site, theirs) in sites.iter().zip(&hashes).skip(1) {
-        for group in statuses.keys() {
-            let (mine, theirs) = (hashes[0].get(group), theirs.get(group));
-            if mine != theirs {
-                return Some(format!(
-                    "{group}: {} and {} applied the same entries and hold different state",
-                    sites[0].id, site.id
-                ));
-            }
-        }
-    }
-    None
+pub fn first_unmet(stage: &Stage, after_ms: u64) -> Option<String> {
+    // States are hashed only when everything else is as it should be: that takes time.
+    i10_convergence::unmet(&healed(stage, after_ms, false))
+        .or_else(|| i10_convergence::unmet(&healed(stage, after_ms, true)))
 }
 
-fn apart(group: GroupId, members: &[GroupStatus], disks: &BTreeSet<MemberId>) -> Option<String> {
-    if members.len() != disks.len() {
-        return Some(format!("{group} is on {} of {} nodes", members.len(), disks.len()));
+/// The cluster as it is now.
+#[must_use]
+pub fn healed(stage: &Stage, after_ms: u64, with_states: bool) -> Healed {
+    let (mut replicas, mut members) = (Vec::new(), BTreeSet::new());
+    for site in &stage.sites {
+        let Some(host) = site.groups() else { continue };
+        let mut hashes = if with_states { hashes(site) } else { BTreeMap::new() };
+        members.insert(host.identity().member.to_string());
+        for status in host.status() {
+            let voting = status.members.iter().filter(|member| member.votes);
+            replicas.push(Replica {
+                group: status.group.0,
+                node: site.id,
+                leader: status.leader,
+                term: status.term,
+                last_log: status.last_index,
+                applied: status.applied_index,
+                state_hash: hashes.remove(&status.group).unwrap_or_default(),
+                leads: status.is_leader,
+                voters: voting.map(|member| member.member.to_string()).collect(),
+                others: status.members.iter().filter(|member| !member.votes).count()
+                    + usize::from(status.joint),
+            });
+        }
     }
-    let leaders: BTreeSet<_> = members.iter().map(|member| member.leader).collect();
-    if leaders.len() != 1 || leaders.contains(&None) {
-        return Some(format!("{group} has no leader that all know: {leaders:?}"));
+    let closing = stage.board.closing.lock();
+    let unsettled = closing.as_ref().map(|closing| {
+        let outstanding = &closing.after.outstanding;
+        outstanding.ready + outstanding.in_flight + outstanding.delayed
+    });
+    Healed {
+        after_ms,
+        nodes: stage.sites.iter().map(|site| site.id).collect(),
+        members,
+        groups: stage.groups.iter().map(|group| group.0).collect::<BTreeSet<u32>>(),
+        replicas,
+        probes: stage.board.probes.lock().clone(),
+        unsettled,
+        // What reconcile thinks is put before I5.
+        differences: None,
     }
-    if members.iter().filter(|member| member.is_leader).count() != 1 {
-        return Some(format!("{group} is not led by exactly one member"));
-    }
-    let applied: BTreeSet<_> = members.iter().map(|member| member.applied_index).collect();
-    if applied.len() != 1 {
-        return Some(format!("{group} has applied up to different entries: {applied:?}"));
-    }
-    members.iter().find_map(|status| {
-        let (voting, learning): (Vec<_>, Vec<_>) = status.members.iter().partition(|member| member.votes);
-        let voting: BTreeSet<MemberId> = voting.into_iter().map(|member| member.member).collect();
-        let strange = voting != *disks || !learning.is_empty() || status.joint;
-        strange.then(|| {
-            let (node, more) = (status.node, learning.len());
-            format!(
-                "{group}: {node} knows the voters {voting:?} and {more} others; the machines hold {disks:?}"
-            )
-        })
-    })
 }
 
 /// A hash of each group's state. The layout is that of `replica::state`: group, generation, the

@@ -17,16 +17,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use deploy::demo::crowd::Memory;
 use parking_lot::Mutex;
 use ticket::control::EventRecord;
-use ticket::id::{FileNo, SlotNo};
+use ticket::id::{FileNo, KeyId, PacketId, SlotNo};
 use world::NodeId;
 
 use crate::fabric::time;
-use crate::history::kv::{KvContents, KvHistory};
+use crate::history::access::Issue;
+use crate::history::kv::{KvContents, KvHistory, Watcher};
 use crate::history::operator::OperatorHistory;
 use crate::history::queue::{Counts, QueueContents, QueueHistory};
 use crate::history::{Moment, Moments};
 use crate::host::operator::Closing;
 use crate::mischief::Mischief;
+use crate::oracle::i2_claims::ControlWrite;
+use crate::oracle::i5_balance::Reading;
+use crate::oracle::i8_leases::LeaseLife;
+use crate::oracle::i10_convergence::Probe;
 
 /// See the module.
 #[derive(Default)]
@@ -42,10 +47,30 @@ pub struct Board {
     pub closing: Mutex<Option<Closing>>,
     /// Operations on the control group, and what is in it at the end.
     pub kv: Mutex<(KvHistory, Option<KvContents>)>,
+    /// Operations of etcd's clients, and what is there at the end.
+    pub etcd: Mutex<(KvHistory, Option<KvContents>)>,
+    /// What watchers of etcd's API were sent.
+    pub watchers: Mutex<Vec<Watcher>>,
+    /// Leases, as their holders saw them.
+    pub leases: Mutex<Vec<LeaseLife>>,
+    /// Whether each zone serves when everything works again.
+    pub probes: Mutex<Vec<Probe>>,
     /// Operations on the queue, and what is in it at the end.
     pub queue: Mutex<(QueueHistory, Option<QueueContents>)>,
     /// What the queue said of itself, in order of time.
     pub readings: Mutex<Vec<(Moment, Counts)>>,
+    /// Every record that left a node.
+    pub issues: Mutex<Vec<Issue>>,
+    /// Which incarnation of its disk a node said it was when it took this boot epoch.
+    pub boots: Mutex<BTreeMap<(NodeId, u64), String>>,
+    /// Every write to claims and zones, by revision.
+    pub control: Mutex<Vec<(i64, ControlWrite)>>,
+    /// The accounts of all batches, in order of time.
+    pub accounts: Mutex<Vec<Reading>>,
+    /// Packets that an insider made up.
+    pub made_up: Mutex<BTreeSet<PacketId>>,
+    /// A data key that was revoked before anything under it could be opened.
+    pub revoked: Mutex<BTreeSet<KeyId>>,
     /// Commands of people.
     pub operator: Mutex<OperatorHistory>,
     /// What happens to those outside of the zones.

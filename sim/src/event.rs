@@ -26,6 +26,7 @@ use world::{NodeId, UnixMs};
 
 use crate::fabric::disk::SimDisk;
 use crate::knobs::{Knobs, Purpose, stream};
+use crate::oracle::i1_minting::Order;
 
 /// Where a build stands on the operator's disk.
 #[must_use]
@@ -164,6 +165,18 @@ fn write_tree(disk: &SimDisk, root: &Path, tree: &Tree) {
         let written = disk.create_dir_all(folder).and_then(|()| disk.publish(&path, bytes));
         written.expect("a fresh simulated disk takes everything");
     }
+}
+
+/// What the sponsors ordered, batch by batch.
+#[must_use]
+pub fn orders(knobs: &Knobs) -> Vec<Order> {
+    let [video, picture, logo] = knobs.packets.map(u64::from);
+    let order = |batch, count, fen, min_fen, max_fen| Order { batch, count, fen, min_fen, max_fen };
+    vec![
+        order(1, video, video * 130 + 7, 10, 500),
+        order(2, picture, picture * 90 + 3, 1, 600),
+        order(3, logo, logo * 200, 200, 200),
+    ]
 }
 
 fn budget(knobs: &Knobs) -> String {

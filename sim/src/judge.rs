@@ -5,17 +5,23 @@
 //!
 //! Not here: the oracles themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use deploy::demo::verdicts::{Evidence, about_money};
 use queue::partition::PartitionConfig;
 
+use crate::agree;
+use crate::board::Board;
+use crate::evidence;
 use crate::history::access::AccessHistory;
+use crate::history::queue::QueueHistory;
 use crate::knobs::{Knobs, Scenario};
+use crate::oracle::i2_claims::ControlWrite;
+use crate::oracle::i5_balance::Reconcile;
 use crate::oracle::i9_island::{self, Isolation, Requests};
 use crate::oracle::{
-    Findings, Verdict, bank, commands, i7_nothing_lost, i8_linearizable, i8_revisions, queue_counts,
-    queue_delivery,
+    Findings, Verdict, bank, commands, i2_claims, i3_issue_once, i4_opens_kept, i5_balance, i6_only_the_plan,
+    i7_nothing_lost, i8_leases, i8_linearizable, i8_revisions, i8_watch, i10_convergence, limits,
+    queue_counts, queue_delivery, seals,
 };
 use crate::stage::Stage;
 
@@ -31,16 +37,23 @@ pub enum Ending {
     Stuck(String),
     /// A host failed or panicked, and said this.
     Broke(String),
+    /// Whoever was looking for it saw that this is broken.
+    Caught(Box<Verdict>),
 }
 
 /// Looks at everything.
 #[must_use]
 pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending, isolations: &[Isolation]) -> Vec<Verdict> {
     let mut verdicts = vec![hosts(ending)];
-    if let Ending::Broke(_) = ending {
-        return verdicts;
+    match ending {
+        Ending::Broke(_) => return verdicts,
+        Ending::Caught(verdict) => {
+            verdicts.push(Verdict::clone(verdict));
+            return verdicts;
+        }
+        Ending::Complete | Ending::Stuck(_) => {}
     }
-    verdicts.push(converged(ending));
+    verdicts.push(converged(stage, knobs, ending));
     if knobs.scenario == Scenario::Event {
         verdicts.extend(money(stage));
     }
@@ -58,6 +71,7 @@ pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending, isolations: &[Isolat
     let mut requests = Requests::of(&kv.0, &queue.0, &AccessHistory::default());
     requests.unanswered.clear();
     verdicts.push(i9_island::check(isolations, &requests, REJOIN_MS).or_nothing_to_see());
+    verdicts.extend(etcd(stage, isolations));
     verdicts.push(commands::check(&stage.board.operator.lock()).or_nothing_to_see());
     verdicts
 }
@@ -68,60 +82,101 @@ pub fn hosts(ending: &Ending) -> Verdict {
     let mut findings = Findings::new("hosts", "no host panics, no client gives up");
     match ending {
         Ending::Broke(what) => findings.violation(None, what.clone()),
-        Ending::Complete | Ending::Stuck(_) => findings.checked(),
+        Ending::Complete | Ending::Stuck(_) | Ending::Caught(_) => findings.checked(),
     }
     findings.verdict(|_| "no host panicked, no client gave up".to_owned())
 }
 
-fn converged(ending: &Ending) -> Verdict {
-    let mut findings = Findings::new("I10", "without faults everything heals and serves");
-    match ending {
-        Ending::Stuck(what) => {
-            findings.violation(None, format!("after the faults the run still waits for: {what}"));
-        }
-        Ending::Complete | Ending::Broke(_) => findings.checked(),
+/// What the run still waits for, or whether the cluster is whole: nobody waits in vain for the latter.
+fn converged(stage: &Stage, knobs: &Knobs, ending: &Ending) -> Verdict {
+    if let Ending::Stuck(what) = ending {
+        let mut findings = Findings::new("I10", "the cluster heals");
+        findings.violation(None, format!("after the faults the run still waits for: {what}"));
+        return findings.verdict(|_| unreachable!("something is wrong"));
     }
-    findings.verdict(|_| "one leader a group, equal state on all replicas, all work done".to_owned())
+    let now_ms = u64::try_from(stage.sim.elapsed().as_millis()).unwrap_or(u64::MAX);
+    i10_convergence::check(&agree::healed(stage, now_ms.saturating_sub(knobs.safety_ms), true))
 }
 
-/// I1 to I6, as the demo judges them.
+/// What etcd's clients saw.
+fn etcd(stage: &Stage, isolations: &[Isolation]) -> Vec<Verdict> {
+    let board = &stage.board;
+    let etcd = board.etcd.lock();
+    let nothing = (QueueHistory::default(), AccessHistory::default());
+    // Every zone serves etcd's clients, whoever leads: one that has rejoined does, too.
+    let requests = Requests::of(&etcd.0, &nothing.0, &nothing.1);
+    vec![
+        i7_nothing_lost::check(&etcd.0, etcd.1.as_ref(), &nothing.0, None),
+        i8_revisions::check(&etcd.0, etcd.1.as_ref()),
+        i8_linearizable::check(&etcd.0),
+        i8_watch::check(&etcd.0, &board.watchers.lock()),
+        i8_leases::check(&board.leases.lock()).or_nothing_to_see(),
+        i9_island::check(isolations, &requests, REJOIN_MS).or_nothing_to_see(),
+    ]
+}
+
+/// What the event came to: I1 to I6, the seals, the limits, the bank.
 fn money(stage: &Stage) -> Vec<Verdict> {
-    let (closing, memory) = (stage.board.closing.lock(), stage.board.memory.lock());
+    let board = &stage.board;
+    let (closing, memory) = (board.closing.lock(), board.memory.lock());
     let (Some(closing), Some(memory)) = (&*closing, &*memory) else { return Vec::new() };
-    let manifest = stage.manifest(closing.event.event.as_ref().map(|event| event.build));
-    let evidence = Evidence {
-        manifest,
-        event: &closing.event,
-        zones: &closing.zones,
-        nodes: &closing.issued,
-        before: &closing.before,
-        after: &closing.after,
-        books: &closing.books,
-        memory,
-        traces: &[],
-        zone_failed: None,
-        killed_at: None,
-        seconds: 0.0,
-    };
-    let verdicts = about_money(&evidence).into_iter();
-    let mut verdicts: Vec<Verdict> = verdicts.map(|verdict| of_demo(&verdict)).collect();
+    let build = closing.event.event.as_ref().map(|event| event.build);
+    let (manifest, plan) = (stage.manifest(build), evidence::plan_of(&stage.plans, build));
+    let (issues, made_up) = (board.issues.lock(), board.made_up.lock());
+    let (books, crowd) = (evidence::books(&closing.books), evidence::crowd(memory));
+    let reconciles: Vec<Reconcile> = closing
+        .reconciled
+        .iter()
+        .zip([&closing.before, &closing.after])
+        .map(|(at, report)| evidence::reconcile(*at, report, &made_up))
+        .collect();
+    let readings = board.accounts.lock();
+    let barred: BTreeSet<u16> = board.revoked.lock().iter().map(|key| key.0).collect();
     let instant_from = (!manifest.instant.min_fen.is_zero()).then_some(manifest.instant.min_fen);
-    verdicts.push(bank::check(&closing.bank, &closing.books.rows, instant_from).or_nothing_to_see());
-    verdicts
+    vec![
+        plan.minted.clone(),
+        i2_claims::check(&board.control.lock(), &evidence::with_incarnations(&issues, &board.boots.lock())),
+        i3_issue_once::check(&issues, &evidence::opened(&closing.books, &made_up)),
+        seals::check(&issues),
+        i4_opens_kept::check(&crowd, &books, true),
+        i5_balance::check(&plan.budgets, &readings, &reconciles),
+        i5_balance::paid(readings.last(), &evidence::credited(&closing.books)),
+        i6_only_the_plan::check(&plan.packets, &books, &barred, &crowd),
+        limits::check(&books, plan.claims_per_user),
+        bank::check(&closing.bank, &closing.books.rows, instant_from).or_nothing_to_see(),
+    ]
 }
 
-fn of_demo(verdict: &deploy::demo::report::Verdict) -> Verdict {
-    let (id, property) = match verdict.id.as_str() {
-        "I1" => ("I1", "minted amounts and counts equal the budget"),
-        "I2" => ("I2", "each file is claimed once"),
-        "I3" => ("I3", "each record is issued once"),
-        "I4" => ("I4", "every acknowledged open is credited once, or explained"),
-        "I5" => ("I5", "every fen is accounted for"),
-        _ => ("I6", "no credit outside the plan"),
-    };
-    let mut findings = Findings::new(id, property);
-    findings.must(verdict.held, None, || verdict.detail.clone());
-    findings.verdict(|_| verdict.detail.clone())
+/// What is seen to be broken before a run has come to its end; only what no later moment can excuse.
+#[must_use]
+pub fn so_far(board: &Board) -> Option<Verdict> {
+    let (kv, issues) = (board.kv.lock(), board.issues.lock());
+    let verdicts = [
+        i3_issue_once::check(&issues, &[]),
+        seals::check(&issues),
+        // What was issued under a claim may be known before the claim is.
+        i2_claims::check(&board.control.lock(), &[]),
+        i5_balance::sums(&board.accounts.lock()),
+        i8_revisions::check(&kv.0, None),
+        i8_revisions::check(&board.etcd.lock().0, None),
+    ];
+    verdicts.into_iter().find(|verdict| verdict.violation_count > 0)
+}
+
+/// What those who keep account of the run have yet to hear of.
+#[must_use]
+pub fn still_unseen(board: &Board) -> Option<String> {
+    let closing = board.closing.lock();
+    let claims = closing.as_ref().map_or(0, |closing| closing.event.claims.len());
+    let control = board.control.lock();
+    let seen: BTreeSet<(u16, u32)> = control
+        .iter()
+        .filter_map(|(_, write)| match write {
+            ControlWrite::Claim { slot, file, .. } => Some((*slot, *file)),
+            _ => None,
+        })
+        .collect();
+    (seen.len() < claims).then(|| format!("the watch to tell of {claims} claims: it told of {}", seen.len()))
 }
 
 /// Faults of many runs, added up.

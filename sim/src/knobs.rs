@@ -31,6 +31,10 @@ pub enum Purpose {
     QueueClients = 5,
     /// Secrets of the cluster.
     Secrets = 6,
+    /// Clients of etcd's API.
+    Etcd = 200,
+    /// What an insider makes up.
+    Insider = 8,
     /// What the bank does when it is in a mood.
     Bank = 7,
     /// Whose device fails.
@@ -103,6 +107,14 @@ pub struct Knobs {
     pub queue_clients: u32,
     /// When the faults end.
     pub safety_ms: u64,
+    /// Keys that the clients of etcd's API share.
+    pub etcd_keys: u32,
+    /// Whether a data key is revoked before the event begins.
+    pub revoked_key: bool,
+    /// Packets that an insider with the build's keys makes up and puts into the queue.
+    pub made_up_packets: u32,
+    /// One user in so many forgets what they were given and goes round the zones; 0 means nobody.
+    pub greedy_one_in: u64,
     /// When slots run; from activation to the end of the faults, if this is not given.
     pub slots_at: Option<Slots>,
 }
@@ -141,6 +153,10 @@ impl Knobs {
             queue_clients: chance.random_range(1..=3),
             safety_ms: chance.random_range(14_000..=24_000),
             high_water: pick(chance, &[10_000_000, 10_000_000, 400, 60]),
+            etcd_keys: chance.random_range(1..=4),
+            revoked_key: chance.random_ratio(1, 3),
+            made_up_packets: pick(chance, &[0, 0, 1, 3]),
+            greedy_one_in: pick(chance, &[0, 0, 5, 1]),
             slots_at: None,
         }
     }
@@ -158,6 +174,9 @@ impl Knobs {
             users: u64::from(setting.users).clamp(1, DRILL_USERS_MAX),
             safety_ms: slots.end_ms() + setting.heal_ms,
             slots_at: Some(slots),
+            revoked_key: false,
+            made_up_packets: 0,
+            greedy_one_in: 0,
             ..Knobs::derive(seed)
         }
     }

@@ -22,14 +22,17 @@ pub mod i4_opens_kept;
 pub mod i5_balance;
 pub mod i6_only_the_plan;
 pub mod i7_nothing_lost;
+pub mod i8_leases;
 pub mod i8_linearizable;
 pub mod i8_revisions;
 pub mod i8_watch;
 pub mod i9_island;
+pub mod limits;
 pub mod linearizer;
 pub mod model;
 pub mod queue_counts;
 pub mod queue_delivery;
+pub mod seals;
 
 #[cfg(test)]
 pub mod testing;

@@ -17,11 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use deploy::config::{CONTROL_GROUP, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use deploy::failure::{Context, Exit, Failure};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use world::GroupId;
 use world::mutant::Mutant;
 
 use crate::agree;
@@ -30,11 +28,13 @@ use crate::drill::story::Story;
 use crate::fabric::time;
 use crate::judge::{self, Ending};
 use crate::knobs::{Knobs, Purpose, Scenario, stream};
+use crate::mutants::Habitat;
 use crate::nemesis::{Nemesis, Setting, able};
 use crate::oracle::Verdict;
 use crate::rehearse::{self, Rehearsal};
+use crate::schedule::derive::Mix;
 use crate::schedule::{self, Action, Class, Schedule, TicketDamage};
-use crate::stage::{NODES, Props, Stage};
+use crate::stage::{NODES, Props, Stage, groups};
 use crate::trace;
 
 /// How long after the faults everything may take.
@@ -43,6 +43,8 @@ const LIVENESS_MS: u64 = 90_000;
 const WORK_AFTER_HEAL_MS: u64 = 4_000;
 /// How often it is looked whether the replicas agree.
 const LOOK_EVERY_MS: u64 = 100;
+/// How often it is looked, while a mistake is hunted, whether something is broken already.
+const HUNT_EVERY_MS: u64 = 500;
 /// Faults begin no earlier: the cluster has formed its groups.
 const FAULTS_FROM_MS: u64 = 1_500;
 
@@ -60,8 +62,11 @@ pub struct Options {
     pub drill: Option<Drill>,
     /// Where the drill was read from.
     pub drill_file: Option<PathBuf>,
-    /// A mistake to switch on, to see whether it is noticed.
+    /// A mistake to switch on, to see whether it is noticed. The run is one of its habitat, and ends
+    /// with the first invariant that is seen to be broken.
     pub mutant: Option<Mutant>,
+    /// The habitat of this mistake, without the mistake.
+    pub habitat: Option<Mutant>,
 }
 
 /// What came of a run.
@@ -112,10 +117,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     if let Some(mutant) = options.mutant {
         world::mutant::arm(mutant).context(Exit::Usage, format!("arming {}", mutant.name()))?;
     }
-    let knobs = match &options.drill {
-        Some(drill) => Knobs::of_drill(seed, &drill.setting),
-        None => Knobs::derive(seed),
-    };
+    let knobs = knobs(seed, options);
     tracing::info!(target: "sim::run", seed, ?knobs);
     let (mix, schedule) = plan(seed, &knobs, options);
     let mut stage = Stage::set(seed, &knobs, props(&schedule))?;
@@ -125,7 +127,8 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
         chance: stream(seed, Purpose::Faults, 0),
     };
     let mut nemesis = Nemesis::new(&stage, &schedule, groups(&knobs), setting);
-    let ending = guarded(|| drive(&mut stage, &knobs, &mut nemesis));
+    let hunted = options.mutant.is_some();
+    let ending = guarded(|| drive(&mut stage, &knobs, &mut nemesis, hunted));
     let simulated_ms = ms(stage.sim.elapsed());
     let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
     let must = |verdict: &&Verdict| match &options.drill {
@@ -167,6 +170,21 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     })
 }
 
+fn knobs(seed: u64, options: &Options) -> Knobs {
+    let mut knobs = match &options.drill {
+        Some(drill) => Knobs::of_drill(seed, &drill.setting),
+        None => Knobs::derive(seed),
+    };
+    options.habitat().shape(&mut knobs);
+    knobs
+}
+
+impl Options {
+    fn habitat(&self) -> Habitat {
+        self.mutant.or(self.habitat).map(Habitat::of).unwrap_or_default()
+    }
+}
+
 /// The summary of a run that a watchdog gave up: a host computes for ever without waiting.
 #[must_use]
 pub fn stalled(seed: u64, options: &Options) -> Summary {
@@ -174,7 +192,7 @@ pub fn stalled(seed: u64, options: &Options) -> Summary {
     let stands = format!("simulated time stands still at {simulated_ms} ms: a host computes and never waits");
     Summary {
         seed,
-        scenario: format!("{:?}", Knobs::derive(seed).scenario).to_lowercase(),
+        scenario: format!("{:?}", knobs(seed, options).scenario).to_lowercase(),
         mix: Vec::new(),
         simulated_ms,
         wall_ms: 0,
@@ -203,19 +221,13 @@ fn replay(seed: u64, options: &Options) -> String {
     if options.schedule.is_some() {
         command.push_str(" --schedule FILE");
     }
-    if let Some(mutant) = options.mutant {
-        command.push_str(" --mutant ");
-        command.push_str(mutant.name());
+    for (option, mutant) in [(" --mutant ", options.mutant), (" --habitat ", options.habitat)] {
+        if let Some(mutant) = mutant {
+            command.push_str(option);
+            command.push_str(mutant.name());
+        }
     }
     command
-}
-
-/// All groups, in the order that schedules number them.
-fn groups(knobs: &Knobs) -> Vec<GroupId> {
-    let mut groups = vec![CONTROL_GROUP, SYSTEM_GROUP];
-    groups.extend((1..=knobs.data_groups).map(GroupId));
-    groups.extend((0..knobs.partitions).map(|partition| GroupId(QUEUE_GROUPS_FROM + partition)));
-    groups
 }
 
 /// What the schedule wants on stage.
@@ -247,8 +259,10 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
         ends_ms: knobs.safety_ms,
         slots_ms: Vec::new(),
     };
-    let derived = schedule::derive::derive(seed, &scene, FAULTS_FROM_MS, &able());
-    (derived.mix.intensity.into_keys().collect(), derived.schedule)
+    let mut mix = Mix::draw(seed, &able());
+    options.habitat().stir(&mut mix);
+    let schedule = schedule::derive::of_mix(seed, &scene, FAULTS_FROM_MS, &mix);
+    (mix.intensity.into_keys().collect(), schedule)
 }
 
 /// Drives, and makes an ending of a panic.
@@ -262,10 +276,11 @@ fn guarded(drive: impl FnOnce() -> Ending) -> Ending {
     }
 }
 
-/// Steps the simulation through all phases.
-fn drive(stage: &mut Stage, knobs: &Knobs, nemesis: &mut Nemesis) -> Ending {
+/// Steps the simulation through all phases. Who is hunting ends it with the first broken invariant.
+fn drive(stage: &mut Stage, knobs: &Knobs, nemesis: &mut Nemesis, hunted: bool) -> Ending {
     let board = Arc::clone(&stage.board);
     let mut look_at_ms = 0;
+    let mut hunt_at_ms = HUNT_EVERY_MS;
     loop {
         let elapsed = stage.sim.elapsed();
         let now_ms = ms(elapsed);
@@ -286,7 +301,13 @@ fn drive(stage: &mut Stage, knobs: &Knobs, nemesis: &mut Nemesis) -> Ending {
             continue;
         }
         look_at_ms = now_ms + LOOK_EVERY_MS;
-        let unfinished = unfinished(stage, knobs);
+        if hunted && hunt_at_ms <= now_ms {
+            hunt_at_ms = now_ms + HUNT_EVERY_MS;
+            if let Some(verdict) = judge::so_far(&board) {
+                return Ending::Caught(Box::new(verdict));
+            }
+        }
+        let unfinished = unfinished(stage, knobs, now_ms);
         match unfinished {
             None => return Ending::Complete,
             Some(what) if now_ms > knobs.safety_ms + LIVENESS_MS => return Ending::Stuck(what),
@@ -296,7 +317,7 @@ fn drive(stage: &mut Stage, knobs: &Knobs, nemesis: &mut Nemesis) -> Ending {
 }
 
 /// What is still missing for the run to end.
-fn unfinished(stage: &Stage, knobs: &Knobs) -> Option<String> {
+fn unfinished(stage: &Stage, knobs: &Knobs, now_ms: u64) -> Option<String> {
     let board = &stage.board;
     if !board.healed() {
         return Some("the faults to end".to_owned());
@@ -304,13 +325,19 @@ fn unfinished(stage: &Stage, knobs: &Knobs) -> Option<String> {
     if knobs.scenario == Scenario::Event && board.closing.lock().is_none() {
         return Some(board.waiting_for());
     }
+    if let Some(what) = judge::still_unseen(board) {
+        return Some(what);
+    }
     if knobs.scenario == Scenario::Queue && board.queue.lock().1.is_none() {
         return Some("the queue to run empty".to_owned());
+    }
+    if board.etcd.lock().1.is_none() {
+        return Some("the final scan through etcd's API".to_owned());
     }
     if board.kv.lock().1.is_none() {
         return Some("the final scan of the KV".to_owned());
     }
-    agree::first_difference(&stage.sites)
+    agree::first_unmet(stage, now_ms.saturating_sub(knobs.safety_ms))
 }
 
 fn operations(stage: &Stage) -> u64 {

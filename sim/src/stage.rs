@@ -13,6 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use deploy::cli::target::Connected;
 use deploy::clients;
 use deploy::config::{Access, Cluster, Kv as KvShape, Node, Queue as QueueShape, Raft};
+use deploy::config::{CONTROL_GROUP, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use deploy::distribute::BuildDir;
 use deploy::failure::{Context, Exit, Failure};
 use kvsvr::api::Kv;
@@ -21,18 +22,26 @@ use queue::api::Queue;
 use ticket::id::BuildId;
 use ticket::manifest::Manifest;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 use world::net::Net;
-use world::{Clock, NodeId};
+use world::{Clock, GroupId, NodeId};
 
 use crate::board::Board;
-use crate::event::{HISTORY_KEY, Minted, build_dir};
+use crate::event::{HISTORY_KEY, Minted, build_dir, orders};
+use crate::evidence::Plan;
 use crate::fabric::clock::SimClock;
 use crate::fabric::disk::SimDisk;
 use crate::fabric::net::SimNet;
 use crate::fabric::storage::SimStorage;
 use crate::fabric::time::EPOCH_MS;
+use crate::history::access::{Issue, RecordPlace};
+use crate::host::auditor;
 use crate::host::controller::{self, Errand};
 use crate::host::crowd::Town;
+use crate::host::etcd::lease::LeaseClientOf;
+use crate::host::etcd::watch::EtcdWatcher;
+use crate::host::etcd::{self, EtcdClient};
 use crate::host::kv::{KvClient, final_scan};
 use crate::host::node::{DATA_DIR, Site};
 use crate::host::operator::{FIRST, LATE, Tools};
@@ -40,6 +49,7 @@ use crate::host::orders::{Typed, obey};
 use crate::host::queue::{Line, QueueClient, count};
 use crate::host::{APPS, BANK, CROWD, OPERATOR, bank};
 use crate::knobs::{Knobs, Purpose, Scenario, stream};
+use crate::tap;
 
 /// The nodes: one a zone.
 pub const NODES: [&str; 3] = ["a1", "b1", "c1"];
@@ -50,6 +60,10 @@ const TCP_CAPACITY: usize = 4_096;
 /// Longer than any run: turmoil ends with an error there.
 const DURATION_MAX: Duration = Duration::from_secs(3_600);
 
+/// Watchers of etcd's API.
+const ETCD_WATCHERS: usize = 2;
+/// Clients that hold leases.
+const LEASE_HOLDERS: u32 = 2;
 /// Producers that come in a burst, at most.
 const BURST_PRODUCERS_MAX: u32 = 12;
 /// The numbers of producers that come in bursts begin here.
@@ -78,8 +92,12 @@ pub struct Stage {
     pub orders: mpsc::UnboundedSender<Typed>,
     /// Where a controller is told what to do.
     pub errands: mpsc::UnboundedSender<Errand>,
+    /// All groups, in the order that schedules number them.
+    pub groups: Vec<GroupId>,
     /// What was minted: that of the first build, and of the late one.
     pub manifests: Vec<Manifest>,
+    /// The builds, opened record by record, in the same order.
+    pub plans: Vec<Arc<Plan>>,
     /// A build nobody deploys.
     pub stale: Option<Arc<Minted>>,
     /// The cluster's description.
@@ -120,8 +138,15 @@ impl Stage {
             minted.give_operator(&disk, name);
             builds.insert(*name, BuildDir::load(Arc::new(disk.mount()), &build_dir(name))?);
         }
+        let changed = knobs.with_orders_changed();
+        let plan = |(name, build): (&&str, &BuildDir)| {
+            let knobs = if *name == LATE { &changed } else { knobs };
+            Plan::open(build, &orders(knobs)).map(Arc::new)
+        };
+        let plans = builds.iter().map(plan).collect::<Result<_, _>>()?;
+        listen(&board);
         let manifests = builds.values().map(|build| build.manifest.clone()).collect();
-        let (orders, errands) = add_operator(&mut sim, knobs, &cluster, builds, &board)?;
+        let (orders, errands) = add_operator(&mut sim, (seed, knobs), &cluster, builds, &board)?;
         sim.client(BANK, bank::run(Arc::clone(&board), stream(seed, Purpose::Bank, 0)));
         if knobs.scenario == Scenario::Event {
             let edges = cluster.nodes.iter().map(|node| node.edge.clone()).collect();
@@ -132,7 +157,18 @@ impl Stage {
             sim.client(CROWD, async { Ok(()) });
         }
         add_apps(&mut sim, seed, knobs, &cluster, &board);
-        Ok(Stage { sim, sites, board, orders, errands, manifests, stale, cluster })
+        Ok(Stage {
+            sim,
+            sites,
+            board,
+            orders,
+            errands,
+            groups: groups(knobs),
+            manifests,
+            plans,
+            stale,
+            cluster,
+        })
     }
 
     /// The manifest of a build, the first one's if that is none of the run's.
@@ -141,6 +177,41 @@ impl Stage {
         let found = self.manifests.iter().find(|manifest| Some(manifest.build) == build);
         found.unwrap_or(&self.manifests[0])
     }
+}
+
+/// All groups, in the order that schedules number them.
+#[must_use]
+pub fn groups(knobs: &Knobs) -> Vec<GroupId> {
+    let mut groups = vec![CONTROL_GROUP, SYSTEM_GROUP];
+    groups.extend((1..=knobs.data_groups).map(GroupId));
+    groups.extend((0..knobs.partitions).map(|partition| GroupId(QUEUE_GROUPS_FROM + partition)));
+    groups
+}
+
+/// Writes down every record that leaves a node from now on.
+fn listen(board: &Arc<Board>) {
+    let board = Arc::clone(board);
+    tap::listen(move |left| {
+        let number = left.number();
+        let node = NodeId::from_u16(number.node).expect("a node sealed it");
+        let small = |number: u64| u32::try_from(number).expect("it was one");
+        let place = RecordPlace {
+            slot: u16::try_from(left.slot).expect("it was one"),
+            file: small(left.file),
+            index: small(left.index),
+        };
+        let issue = Issue {
+            at: board.moment(),
+            place,
+            node,
+            // Known from what the node wrote when it took the epoch: see `evidence`.
+            incarnation: String::new(),
+            boot: u64::from(number.boot_epoch),
+            counter: number.counter,
+            user: left.user,
+        };
+        board.issues.lock().push(issue);
+    });
 }
 
 fn simulation(seed: u64, knobs: &Knobs) -> turmoil::Sim<'static> {
@@ -209,7 +280,7 @@ type ToOperators = (mpsc::UnboundedSender<Typed>, mpsc::UnboundedSender<Errand>)
 
 fn add_operator(
     sim: &mut turmoil::Sim<'static>,
-    knobs: &Knobs,
+    (seed, knobs): (u64, &Knobs),
     cluster: &Cluster,
     builds: BTreeMap<&'static str, BuildDir>,
     board: &Arc<Board>,
@@ -218,13 +289,16 @@ fn add_operator(
     let (errands, told) = mpsc::unbounded_channel();
     let net: Arc<dyn Net> = Arc::new(SimNet);
     let nothing = SimDisk::new();
+    let watch_net = Arc::clone(&net);
     let connected = Arc::new(Connected::to(cluster.clone(), net, &nothing.mount())?);
     let (knobs, board, cluster) = (knobs.clone(), Arc::clone(board), cluster.clone());
     sim.client(OPERATOR, async move {
         let clock: Arc<dyn Clock> = Arc::new(SimClock::default());
         let near = cluster.nodes[0].id;
         let (kv, queue) = (kv_client(&cluster, near), queue_client(&cluster, near)?);
-        let tools = Arc::new(Tools { connected, builds, kv, queue, clock, board, knobs });
+        tokio::spawn(auditor::watch(clients::kv(&cluster, &watch_net, Some(near)), Arc::clone(&board)));
+        tokio::spawn(auditor::keep_accounts(kv_client(&cluster, near), Arc::clone(&board)));
+        let tools = Arc::new(Tools { connected, builds, kv, queue, clock, board, knobs, seed });
         tokio::spawn(obey(Arc::clone(&tools), lines));
         tokio::spawn(controller::stand_by(Arc::clone(&tools), told));
         if tools.knobs.scenario == Scenario::Event {
@@ -295,8 +369,45 @@ impl Apps {
         }
     }
 
-    async fn run(self: Arc<Self>) -> Result<(), Failure> {
+    /// Clients of etcd's API: one a zone, and watchers and holders of leases that go everywhere.
+    fn etcd(&self, channels: &[Channel]) -> Vec<JoinHandle<()>> {
+        let Apps { seed, knobs, board, .. } = self;
+        let chance = |number: u64| stream(*seed, Purpose::Etcd, number);
         let mut clients = Vec::new();
+        for (number, node) in (0..).zip(NODES) {
+            let client = EtcdClient {
+                number: 200 + number,
+                node: node.parse().expect("a node's name"),
+                channel: channels[number as usize].clone(),
+                keys: knobs.etcd_keys,
+                chance: chance(u64::from(number)),
+                board: Arc::clone(board),
+            };
+            clients.push(tokio::spawn(client.run()));
+        }
+        for number in 0..ETCD_WATCHERS {
+            board.watchers.lock().push(etcd::watch::unborn(number));
+            let chance = chance(100 + number as u64);
+            let watcher =
+                EtcdWatcher { number, channels: channels.to_vec(), chance, board: Arc::clone(board) };
+            clients.push(tokio::spawn(watcher.run()));
+        }
+        for number in 0..LEASE_HOLDERS {
+            let chance = chance(200 + u64::from(number));
+            let holder =
+                LeaseClientOf { number, channels: channels.to_vec(), chance, board: Arc::clone(board) };
+            clients.push(tokio::spawn(holder.run()));
+        }
+        clients
+    }
+
+    async fn run(self: Arc<Self>) -> Result<(), Failure> {
+        let net: Arc<dyn Net> = Arc::new(SimNet);
+        let mut channels = Vec::new();
+        for node in &self.cluster.nodes {
+            channels.push(world::net::channel(&net, &node.etcd).context(Exit::Usage, "an address")?);
+        }
+        let mut clients = self.etcd(&channels);
         let pinned = u32::try_from(NODES.len()).unwrap_or(0);
         for number in 0..self.knobs.kv_clients + pinned {
             clients.push(tokio::spawn(self.kv(number)?.run()));
@@ -310,12 +421,12 @@ impl Apps {
                 });
             }
             tokio::spawn(Arc::clone(&self).bursts());
-            let net: Arc<dyn Net> = Arc::new(SimNet);
             count(&clients::queue(&self.cluster, &net, Some(Apps::near(0)))?, &self.board).await;
         }
         for client in clients {
             client.await.context(Exit::Error, "a client")?;
         }
+        etcd::final_scan(&channels, &self.board).await;
         final_scan(&*kv_client(&self.cluster, Apps::near(0)), &self.board).await;
         Ok(())
     }

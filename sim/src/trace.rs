@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
@@ -20,6 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::fabric::time;
+use crate::tap::Tap;
 
 /// What is traced when nothing else is asked for.
 pub const FILTER: &str =
@@ -47,8 +49,8 @@ pub fn begin(file: Option<&Path>, filter: &str) -> io::Result<()> {
         filter.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("{error}")))?;
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_timer(SimTime).with_writer(ToSink);
     tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
+        .with(lines.with_filter(filter))
+        .with(Tap.with_filter(Tap::filter()))
         .try_init()
         .map_err(|error| io::Error::other(error.to_string()))
 }

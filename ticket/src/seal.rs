@@ -50,6 +50,31 @@ const _: () = assert!(AAD_DOMAIN.len() + HEADER_LEN + 8 + 8 == AAD_LEN, "two GHA
 /// A sealed ticket's bytes.
 pub type Sealed = [u8; SEALED_LEN];
 
+/// What stands in clear in a ticket and is never the same twice: the nonce, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SealNumber {
+    /// The node's number.
+    pub node: u16,
+    /// Its boot epoch.
+    pub boot_epoch: u32,
+    /// The how manieth seal since then, from 0.
+    pub counter: u64,
+}
+
+impl SealNumber {
+    /// The number of a ticket. What a stranger hands in may hold any.
+    #[must_use]
+    pub fn of(sealed: &Sealed) -> SealNumber {
+        let nonce = &sealed[HEADER_LEN..HEADER_LEN + NONCE_LEN];
+        let number = |bytes: &[u8]| bytes.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        SealNumber {
+            node: u16::from_be_bytes([nonce[0], nonce[1]]),
+            boot_epoch: u32::from_be_bytes([nonce[2], nonce[3], nonce[4], nonce[5]]),
+            counter: number(&nonce[6..]),
+        }
+    }
+}
+
 /// What is sealed: which record was issued, from where, when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issue {

@@ -54,6 +54,9 @@ pub struct CrowdOptions {
     pub first_user: u64,
     /// Users, numbered from there.
     pub users: u64,
+    /// One user in so many forgets what they were given and goes round the zones for more; 0 means
+    /// nobody.
+    pub greedy_one_in: u64,
     /// Users acting at the same time.
     pub workers: usize,
     /// Shakes a second, all together; the crowd slows down when the servers do.
@@ -96,6 +99,8 @@ pub struct Memory {
     pub thefts: u64,
     /// Thefts that succeeded. Must be none.
     pub thefts_succeeded: u64,
+    /// What thieves were told is theirs.
+    pub loot: Vec<Acked>,
     /// Users who shook at least once.
     pub users_active: u64,
     /// Devices that failed in the middle of something.
@@ -179,6 +184,7 @@ impl Memory {
             unknown: 0,
             thefts: 0,
             thefts_succeeded: 0,
+            loot: Vec::new(),
             users_active: 0,
             crashed: 0,
             sent_twice: 0,
@@ -200,6 +206,7 @@ impl Memory {
         self.unknown += other.unknown;
         self.thefts += other.thefts;
         self.thefts_succeeded += other.thefts_succeeded;
+        self.loot.extend(other.loot);
         self.users_active += other.users_active;
         self.crashed += other.crashed;
         self.sent_twice += other.sent_twice;
@@ -345,14 +352,17 @@ impl Worker {
     }
 
     async fn shake(&mut self, user: u64) {
-        let body = match self.histories.get(&user) {
+        let greedy = user.checked_rem(self.options.greedy_one_in) == Some(0);
+        // Somewhere else each time: no node remembers how much they have already.
+        let there = if greedy { self.chance.random_range(0..self.clients.len()) } else { 0 };
+        let body = match self.histories.get(&user).filter(|_| !greedy) {
             Some(history) => serde_json::json!({ "history": history }).to_string(),
             None => "{}".to_owned(),
         };
         let started = self.clock.uptime();
-        let mut answer = self.send(user, 0, "/v1/shake", Bytes::from(body.clone())).await;
+        let mut answer = self.send(user, there, "/v1/shake", Bytes::from(body.clone())).await;
         if matches!(answer, Err(HttpError::Unreachable { .. })) {
-            answer = self.send(user, 1, "/v1/shake", Bytes::from(body)).await;
+            answer = self.send(user, there + 1, "/v1/shake", Bytes::from(body)).await;
         }
         let parsed = answer.ok().filter(|answer| answer.status.is_success());
         let parsed = parsed.and_then(|answer| serde_json::from_slice::<ShakeAnswer>(&answer.body).ok());
@@ -449,8 +459,13 @@ impl Worker {
         for (who, what) in [(user, altered.as_str()), (other, ticket)] {
             let body = Bytes::from(serde_json::json!({ "ticket": what }).to_string());
             self.memory.thefts += 1;
-            if matches!(self.try_open(who, 0, body).await, OpenOutcome::Opened(_)) {
+            if let OpenOutcome::Opened(opened) = self.try_open(who, 0, body).await {
                 self.memory.thefts_succeeded += 1;
+                self.memory.loot.push(Acked {
+                    user: who,
+                    packet_id: opened.packet_id,
+                    amount_fen: opened.amount_fen,
+                });
             }
         }
     }

@@ -181,6 +181,7 @@ fn gather_crowd(scene: &Scene<'_>, witnesses: &Witnesses) -> Result<Crowd, Failu
         (1..=scene.args.users).map(|user| ticket::token::issue(&key, UserId(user), expires)).collect();
     let edges: Vec<String> = scene.connected.cluster.nodes.iter().map(|node| node.edge.clone()).collect();
     let options = CrowdOptions {
+        greedy_one_in: 0,
         first_user: 1,
         users: scene.args.users,
         workers: edges.len() * WORKERS_PER_NODE,

@@ -32,6 +32,8 @@ pub struct Issue {
     pub incarnation: String,
     /// How often the node had started.
     pub boot: u64,
+    /// How many tickets it had sealed since then.
+    pub counter: u64,
     /// The user it was sealed to.
     pub user: u64,
 }

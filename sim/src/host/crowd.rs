@@ -61,6 +61,7 @@ impl Town {
         let options = CrowdOptions {
             first_user,
             users,
+            greedy_one_in: self.knobs.greedy_one_in,
             workers,
             shakes_per_second,
             edges: self.edges.clone(),

@@ -14,7 +14,7 @@
 //!
 //! Not here: judging the evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,19 +24,24 @@ use deploy::cli::target::Connected;
 use deploy::demo::ledger::Books;
 use deploy::demo::watch::{Issued, Watch};
 use deploy::distribute::{BuildDir, Pushed, Schedule};
-use deploy::failure::{Exit, Failure};
+use deploy::failure::{Context, Exit, Failure};
 use deploy::serve::api::{EventReport, ZonesReport};
+use deploy::serve::keys::{KeysReport, KeysRequest};
 use http::Method;
 use kvsvr::api::Kv;
 use payment::reconcile::Report as Reconciled;
 use queue::api::Queue;
-use ticket::id::BuildId;
+use ticket::id::{BuildId, KeyId};
+use ticket::keys::KeyList;
 use world::{Clock, UnixMs};
 
+use super::auditor::read_accounts;
 use super::bank::{BankBooks, BankLine};
+use super::insider::Insider;
 use crate::board::Board;
 use crate::fabric::time::EPOCH_MS;
-use crate::knobs::Knobs;
+use crate::history::Moment;
+use crate::knobs::{Knobs, Purpose, stream};
 
 /// Pause before something is repeated.
 const AGAIN_AFTER: Duration = Duration::from_millis(400);
@@ -76,6 +81,8 @@ pub struct Closing {
     pub issued: Issued,
     /// What the bank did.
     pub bank: BankBooks,
+    /// When the two reconciles were made.
+    pub reconciled: [Moment; 2],
 }
 
 /// What operators work with.
@@ -94,6 +101,8 @@ pub struct Tools {
     pub board: Arc<Board>,
     /// The run's sizes.
     pub knobs: Knobs,
+    /// The run's seed.
+    pub seed: u64,
 }
 
 impl Tools {
@@ -130,9 +139,28 @@ impl Tools {
     pub async fn activate(&self, name: &str) -> Result<EventReport, Failure> {
         let build = self.build(name)?;
         self.money(build).preload_instant().await?;
+        if self.knobs.revoked_key {
+            self.revoke_one(build).await?;
+        }
         let report = build.activate(&self.connected, self.schedule(build)).await?;
         self.board.event.lock().clone_from(&report.event);
         Ok(report)
+    }
+
+    /// Revokes a data key before anything can be opened under it. The list that activation would put
+    /// there is put there first.
+    async fn revoke_one(&self, build: &BuildDir) -> Result<(), Failure> {
+        let manifest = &build.manifest;
+        let path = format!("/v1/builds/{}/keys", manifest.build);
+        let list = Bytes::from(KeyList::all(manifest.key_count).encode());
+        let _: KeysReport = self.connected.call_any(|_| false, Method::PUT, &path, list).await?;
+        let key = KeyId(manifest.key_count);
+        let body = serde_json::to_vec(&KeysRequest { keys: BTreeSet::from([key]) });
+        let body = Bytes::from(body.context(Exit::Error, "making the request")?);
+        let _: KeysReport =
+            self.connected.call_any(|_| false, Method::POST, &format!("{path}/revoke"), body).await?;
+        self.board.revoked.lock().insert(key);
+        Ok(())
     }
 
     fn schedule(&self, build: &BuildDir) -> Schedule {
@@ -167,11 +195,18 @@ impl Tools {
         *board.event.lock() = Some(event.clone());
         let money = self.money(build);
         let last_end = event.slots.last().map(|slot| slot.end_ms);
+        let insider = Insider {
+            queue: Arc::clone(&self.queue),
+            clock: Arc::clone(&self.clock),
+            chance: stream(self.seed, Purpose::Insider, 0),
+            board: Arc::clone(&board),
+        };
         board.wait_for("the slots to run and the faults to end");
         tokio::select! {
             biased;
             () = self.until_healed() => {}
             () = self.pay_out(&money) => {}
+            failure = self.let_in(insider, build) => return Err(failure),
         }
         self.restore_all().await?;
         board.wait_for("the last slot to end");
@@ -190,6 +225,14 @@ impl Tools {
     async fn until_healed(&self) {
         while !self.board.healed() {
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// An insider at work; answers only if that cannot be.
+    async fn let_in(&self, insider: Insider, build: &BuildDir) -> Failure {
+        match insider.run(build, self.knobs.made_up_packets).await {
+            Ok(()) => std::future::pending().await,
+            Err(failure) => failure,
         }
     }
 
@@ -263,6 +306,7 @@ impl Tools {
         })
         .await?;
         let before = self.insist("reconcile", async || money.reconcile().await).await?;
+        let before_at = self.board.moment();
         self.insist("credit", async || self.credit_all(money).await).await?;
         let _: EventReport = self
             .insist("the event to be closed", async || {
@@ -274,6 +318,11 @@ impl Tools {
         self.insist("credit again", async || self.credit_all(money).await).await?;
         self.insist("refund again", async || money.refund().await).await?;
         let after = self.insist("the last reconcile", async || money.reconcile().await).await?;
+        let reconciled = [before_at, self.board.moment()];
+        self.insist("the accounts", async || {
+            Ok(read_accounts(&*self.kv, build.manifest.build, &self.board).await?)
+        })
+        .await?;
         let books = self.insist("the rows", async || Books::read(&*self.kv, &build.manifest).await).await?;
         let event = self.insist("the claims", async || self.look().await).await?;
         let damaged = self.board.ticket_files_damaged.lock().clone();
@@ -289,7 +338,8 @@ impl Tools {
             .await?;
         let bank = self.board.mischief.bank.books();
         self.board.wait_for("the replicas to agree");
-        *self.board.closing.lock() = Some(Closing { before, after, books, event, zones, issued, bank });
+        *self.board.closing.lock() =
+            Some(Closing { before, after, books, event, zones, issued, bank, reconciled });
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!   producer: enqueue, again under the same id when it does not know or just so
 //!   consumer: lease -> ack | nack | forget (the lease runs out) | ack long after
+//!             what is poison is given back until it is a dead letter
 //! ```
 //! Invariant: each dedup id always comes with the same key and body; a call is recorded before it
 //! leaves and once its outcome is certain. A client whose device fails drops what is under way, which
@@ -27,6 +28,10 @@ use crate::history::{Outcome, queue as recorded};
 
 /// Keys of the messages: few, so that order within one is exercised.
 const KEYS: u32 = 5;
+/// One message in so many is one that nobody can do anything with: it becomes a dead letter.
+const POISON_ONE_IN: u32 = 25;
+/// How the keys of those begin.
+const POISON: &str = "poison";
 /// Times one message is enqueued at most.
 const TRIES: u32 = 6;
 /// Messages leased at once at most.
@@ -66,7 +71,12 @@ impl QueueClient {
         let mut serial = 0;
         while !self.line.board.going_home() && time::elapsed_ms() < until_ms {
             serial += 1;
-            let key = format!("k{}", self.chance.random_range(0..KEYS));
+            let poison = self.chance.random_ratio(1, POISON_ONE_IN);
+            let key = match self.chance.random_range(0..KEYS) {
+                // Of its own, so that it keeps nobody else waiting.
+                _ if poison => format!("{POISON}{}-{serial}", self.line.number),
+                number => format!("k{number}"),
+            };
             let (dedup_id, body) =
                 (format!("{}-{serial}", self.line.number), format!("b{}-{serial}", self.line.number));
             let delay_ms = if self.chance.random_ratio(1, 6) { self.chance.random_range(1..800) } else { 0 };
@@ -114,6 +124,10 @@ impl QueueClient {
     /// Answers `None` when the device has failed.
     async fn handle(&mut self, delivery: recorded::Delivery, lease_ms: u64) -> Option<()> {
         let receipt = delivery.receipt;
+        if delivery.key.starts_with(POISON) {
+            let delay_ms = self.chance.random_range(0..30);
+            return self.record(QueueCall::Nack { receipt, delay_ms }).await.map(drop);
+        }
         // Once everybody goes home messages are only acked, so that the queue runs empty.
         let kind = if self.line.board.going_home() { 0 } else { self.chance.random_range(0..20) };
         match kind {

@@ -34,8 +34,12 @@ pub struct Replica {
     pub applied: u64,
     /// Hash of its state at `applied`.
     pub state_hash: String,
-    /// Voters, as it knows.
-    pub voters: BTreeSet<NodeId>,
+    /// Whether it leads, as it says.
+    pub leads: bool,
+    /// Voters, as it knows: nodes with their disks.
+    pub voters: BTreeSet<String>,
+    /// Members without a vote, and a change of members that is under way.
+    pub others: usize,
 }
 
 /// Whether a probe through a zone was answered.
@@ -56,8 +60,10 @@ pub struct Healed {
     pub after_ms: u64,
     /// Nodes that must be up.
     pub nodes: BTreeSet<NodeId>,
+    /// The disks that are in the machines, with their nodes: whoever votes.
+    pub members: BTreeSet<String>,
     /// Groups there are.
-    pub groups: u32,
+    pub groups: BTreeSet<u32>,
     /// What the replicas say.
     pub replicas: Vec<Replica>,
     /// Probes, of every zone.
@@ -79,13 +85,19 @@ pub fn check(healed: &Healed) -> Verdict {
     if let Some(unmet) = unmet {
         findings.violation(None, format!("{} ms after the last fault {unmet}", healed.after_ms));
     }
-    let (replicas, groups) = (healed.replicas.len(), healed.groups);
+    let (replicas, groups) = (healed.replicas.len(), healed.groups.len());
     findings.verdict(|_| {
         format!(
             "{replicas} replicas of {groups} groups agree within {} ms, and every zone serves",
             healed.after_ms
         )
     })
+}
+
+/// What is not met yet, as the end of a sentence; for who waits until all is.
+#[must_use]
+pub fn unmet(healed: &Healed) -> Option<String> {
+    first_unmet(healed, &mut Findings::new("I10", "the cluster heals"))
 }
 
 /// The first condition that is not met, as the end of a sentence.
@@ -97,7 +109,7 @@ fn first_unmet(healed: &Healed, findings: &mut Findings) -> Option<String> {
     let conditions: [Condition; 5] =
         [everybody_is_there, one_leader, same_members, same_progress, same_state];
     for condition in conditions {
-        for group in 0..healed.groups {
+        for group in healed.groups.iter().copied() {
             findings.checked();
             let replicas = groups.get(&group).map_or(&[][..], Vec::as_slice);
             if let Some(unmet) = condition(group, replicas, healed) {
@@ -137,18 +149,24 @@ fn one_leader(group: u32, replicas: &[&Replica], _: &Healed) -> Option<String> {
     }
     let leaders: BTreeSet<(u64, NodeId)> =
         replicas.iter().filter_map(|replica| Some((replica.term, replica.leader?))).collect();
+    let leading = replicas.iter().filter(|replica| replica.leads).count();
     let mut leaders = leaders.into_iter();
-    let (one, other) = (leaders.next()?, leaders.next()?);
+    let (Some(one), Some(other)) = (leaders.next(), leaders.next()) else {
+        return (leading != 1).then(|| format!("{leading} replicas say that they lead group {group}"));
+    };
     Some(format!(
         "the replicas of group {group} follow {} of term {} and {} of term {}",
         one.1, one.0, other.1, other.0
     ))
 }
 
-fn same_members(group: u32, replicas: &[&Replica], _: &Healed) -> Option<String> {
-    let first = replicas.first()?;
-    let other = replicas.iter().find(|replica| replica.voters != first.voters)?;
-    Some(format!("{} and {} know different voters of group {group}", first.node, other.node))
+fn same_members(group: u32, replicas: &[&Replica], healed: &Healed) -> Option<String> {
+    let strange = |replica: &&&Replica| replica.voters != healed.members || replica.others > 0;
+    let Replica { node, voters, others, .. } = replicas.iter().find(strange)?;
+    let members = &healed.members;
+    Some(format!(
+        "{node} knows the voters {voters:?} of group {group} and {others} others; the machines hold {members:?}"
+    ))
 }
 
 fn same_progress(group: u32, replicas: &[&Replica], _: &Healed) -> Option<String> {
@@ -187,17 +205,20 @@ mod tests {
             last_log: 90,
             applied: 90,
             state_hash: format!("h{group}"),
-            voters: nodes.clone(),
+            leads: at == node("b1"),
+            voters: nodes.iter().map(ToString::to_string).collect(),
+            others: 0,
         };
         let replicas = (0..2).flat_map(|group| nodes.iter().map(move |at| replica(group, *at))).collect();
         let probe = |at: &NodeId| Probe { zone: at.zone(), what: "KV put".to_owned(), failure: None };
         Healed {
             after_ms: 5_000,
-            groups: 2,
+            groups: [0, 1].into(),
             replicas,
             probes: nodes.iter().map(probe).collect(),
             unsettled: Some(0),
             differences: Some(0),
+            members: nodes.iter().map(ToString::to_string).collect(),
             nodes,
         }
     }
@@ -228,13 +249,16 @@ mod tests {
             |healed| (healed.replicas[3].leader, healed.replicas[3].term) = (Some(node("a1")), 3),
             Some("the replicas of group 1 follow a1 of term 3 and b1 of term 4"),
         );
+        check_with(|healed| healed.replicas[0].leads = true, Some("2 replicas say that they lead group 0"));
     }
 
     #[test]
     fn different_members_are_seen() {
         check_with(
-            |healed| assert!(healed.replicas[1].voters.remove(&node("c1"))),
-            Some("a1 and b1 know different voters of group 0"),
+            |healed| assert!(healed.replicas[1].voters.remove("c1")),
+            Some(
+                "b1 knows the voters {\"a1\", \"b1\"} of group 0 and 0 others; the machines hold {\"a1\", \"b1\", \"c1\"}",
+            ),
         );
     }
 

@@ -128,6 +128,7 @@ mod tests {
             node: node.parse().expect("a node"),
             incarnation: incarnation.to_owned(),
             boot: 1,
+            counter: 0,
             user: 1,
         }
     }

@@ -89,6 +89,7 @@ mod tests {
                 node: "a1".parse().expect("a node"),
                 incarnation: "x".to_owned(),
                 boot: *boot,
+                counter: u64::from(*index),
                 user: *user,
             });
         }

@@ -96,6 +96,36 @@ pub fn check(budgets: &BTreeMap<u16, u64>, readings: &[Reading], reconciles: &[R
     findings.verdict(|_| format!("balanced at {moments} moments and in {reports} reconciles"))
 }
 
+/// Judges readings alone, whatever the sponsors ordered.
+#[must_use]
+pub fn sums(readings: &[Reading]) -> Verdict {
+    let mut findings = Findings::new("I5", "money is conserved, to the fen");
+    for reading in readings {
+        for (batch, now) in &reading.accounts {
+            let all = [now.sponsor, now.escrow, now.held, now.payable, now.refunded];
+            let sum: i128 = all.iter().map(|fen| i128::from(*fen)).sum();
+            findings.must(sum == 0, Some(reading.at), || {
+                format!("the accounts of batch {batch} add up to {sum} fen")
+            });
+        }
+    }
+    let moments = readings.len();
+    findings.verdict(|_| format!("balanced at {moments} moments"))
+}
+
+/// Whether the users' accounts hold what the rows say was credited, at the end.
+#[must_use]
+pub fn paid(last: Option<&Reading>, credited: &BTreeMap<u16, u64>) -> Verdict {
+    let mut findings = Findings::new("I5", "users have what they were credited, to the fen");
+    for (batch, accounts) in last.iter().flat_map(|reading| &reading.accounts) {
+        let rows = i128::from(credited.get(batch).copied().unwrap_or(0));
+        findings.must(rows == i128::from(accounts.payable), last.map(|reading| reading.at), || {
+            format!("the users of batch {batch} have {} fen, and the rows credit {rows}", accounts.payable)
+        });
+    }
+    findings.verdict(|batches| format!("the accounts of {batches} batches hold what the rows credit"))
+}
+
 fn one_batch(
     batch: u16,
     now: Accounts,

@@ -75,11 +75,15 @@ pub enum Class {
     OldController,
     /// Commands: right, wrong, repeated, mistyped.
     Operator,
+    /// Machines with slow disks lose power just after they have spoken.
+    Amnesia,
+    /// A zone stands still, is failed over, and goes on.
+    Zombie,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Class; 30] = [
+    pub const ALL: [Class; 32] = [
         Class::Crash,
         Class::PowerCut,
         Class::Blackout,
@@ -110,6 +114,8 @@ impl Class {
         Class::TicketFile,
         Class::OldController,
         Class::Operator,
+        Class::Amnesia,
+        Class::Zombie,
     ];
 
     /// Its place in [`Class::ALL`], which numbers the random streams: new classes go to the end.
@@ -124,8 +130,9 @@ impl Class {
         match self {
             Class::Crash => &[1],
             Class::PowerCut => &[2, 3],
+            Class::Amnesia => &[2, 12],
             Class::Blackout => &[4],
-            Class::Pause => &[19],
+            Class::Pause | Class::Zombie => &[19],
             Class::Zone => &[27],
             Class::Partition => &[13],
             Class::OneWay => &[14],

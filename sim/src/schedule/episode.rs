@@ -6,6 +6,8 @@
 //!
 //! Not here: how many; see `derive`.
 
+mod compound;
+
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use world::rng::Stream;
@@ -53,6 +55,7 @@ impl Class {
                 | Class::DamagedFile
                 | Class::LostDisk
                 | Class::SwappedDisks
+                | Class::Amnesia
         )
     }
 }
@@ -91,6 +94,8 @@ impl<'a> Builder<'a> {
             Class::Election => self.election(chance),
             Class::Repeat | Class::Overload | Class::Clients | Class::Bank => self.outside(class, chance),
             Class::OldController | Class::Operator => self.people(class, chance),
+            Class::Amnesia => self.amnesia(chance),
+            Class::Zombie => self.zombie(chance),
         }
     }
 

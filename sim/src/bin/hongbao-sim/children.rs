@@ -30,6 +30,9 @@ pub fn run(seed: u64, what: &What, trace: Option<&Path>) -> Result<Summary, Fail
     if let Some(mutant) = what.mutant {
         command.args(["--mutant", mutant.name()]);
     }
+    if let Some(habitat) = what.habitat {
+        command.args(["--habitat", habitat.name()]);
+    }
     if let Some(trace) = trace {
         command.arg("--trace").arg(trace);
     }

@@ -102,7 +102,7 @@ struct MutantsArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Seeds tried for each, at most
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 20)]
     seeds: u64,
     /// Only these
     #[arg(long)]
@@ -139,16 +139,24 @@ struct What {
     /// Switch a mistake on, to see whether it is noticed
     #[arg(long)]
     mutant: Option<Mutant>,
+    /// The kind of run this mistake lives in, without the mistake
+    #[arg(long, conflicts_with = "mutant")]
+    habitat: Option<Mutant>,
     /// What is traced: targets and levels
     #[arg(long, default_value = trace::FILTER)]
     filter: String,
 }
 
 impl What {
+    /// What a seed derives.
+    fn ordinary() -> What {
+        let filter = trace::FILTER.to_owned();
+        What { calm: false, schedule: None, drill: None, mutant: None, habitat: None, filter }
+    }
+
     /// A drill, as it is written.
     fn of_drill(path: &std::path::Path) -> What {
-        let filter = trace::FILTER.to_owned();
-        What { calm: false, schedule: None, drill: Some(path.to_owned()), mutant: None, filter }
+        What { drill: Some(path.to_owned()), ..What::ordinary() }
     }
 }
 
@@ -183,6 +191,7 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
         drill,
         drill_file: args.what.drill.clone(),
         mutant: args.what.mutant,
+        habitat: args.what.habitat,
     };
     // Whatever uses a library of ours or others does so in simulated time from here on.
     time::enter(args.seed);
@@ -200,7 +209,8 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
 /// Ends the process when simulated time does not move although a lot is computed.
 fn watch_over(args: &ChildArgs) {
     let seed = args.seed;
-    let options = Options { calm: args.what.calm, mutant: args.what.mutant, ..Options::default() };
+    let What { calm, mutant, habitat, .. } = args.what;
+    let options = Options { calm, mutant, habitat, ..Options::default() };
     // A thread that is not simulated: it sees the real clock.
     std::thread::spawn(move || {
         let (mut reached_ms, mut since_cpu_ms) = (0, run::cpu_ms());

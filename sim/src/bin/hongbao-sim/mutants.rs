@@ -1,8 +1,10 @@
 //! `hongbao-sim mutants`: does anybody notice? Each known mistake is switched on, and seeds are run
 //! until an oracle says that something is broken.
 //!
-//! Invariant: a mistake counts as found only when a verdict failed, or a host panicked, in a seed
-//! that holds without it.
+//! Runs are of the mistake's habitat (`sim::mutants`), and end with the first broken invariant.
+//!
+//! Invariant: a mistake counts as found only when a verdict failed, or a host panicked, in a run that
+//! holds without it.
 //!
 //! Not here: the mistakes (`world::mutant`).
 
@@ -11,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use deploy::failure::{Context, Exit, Failure};
 use serde::Serialize;
-use sim::trace;
 use world::mutant::Mutant;
 
 use super::{Format, MutantsArgs, What, children};
@@ -71,14 +72,14 @@ fn line(row: &Row) -> String {
 }
 
 fn try_one(mutant: Mutant, args: &MutantsArgs) -> Result<Row, Failure> {
-    let what =
-        |mutant| What { calm: false, schedule: None, drill: None, mutant, filter: trace::FILTER.to_owned() };
+    let with = What { mutant: Some(mutant), ..What::ordinary() };
+    let without = What { habitat: Some(mutant), ..What::ordinary() };
     for number in 0..args.seeds {
         let seed = args.seed + number;
-        let summary = children::run(seed, &what(Some(mutant)), None)?;
+        let summary = children::run(seed, &with, None)?;
         let Some(broken) = summary.invariants.into_iter().find(|verdict| !verdict.held) else { continue };
         // A seed that breaks anyway shows nothing about the mistake.
-        if !children::run(seed, &what(None), None)?.ok {
+        if !children::run(seed, &without, None)?.ok {
             continue;
         }
         return Ok(Row {
