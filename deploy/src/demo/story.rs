@@ -25,7 +25,7 @@ use super::report::Report;
 use super::stage::Stage;
 use super::timeline::Timeline;
 use super::verdicts::{self, Evidence};
-use super::watch::{Issued, Watch};
+use super::watch::{Issued, Watch, at_least_opened};
 use super::{DemoArgs, Fault};
 use crate::cli::money::Money;
 use crate::cli::target::Connected;
@@ -305,7 +305,7 @@ async fn drain_queue(scene: &Scene<'_>) -> Result<(), Failure> {
 async fn settle_up(
     scene: Scene<'_>,
     money: &Money,
-    (memory, traces, nodes): (Memory, Vec<Trace>, Issued),
+    (memory, traces, said): (Memory, Vec<Trace>, Issued),
     loss: &Loss,
 ) -> Result<Report, Failure> {
     let before = money.reconcile().await?;
@@ -329,6 +329,8 @@ async fn settle_up(
     let zones: ZonesReport =
         scene.connected.call_any(|_| false, Method::GET, "/v1/zones", Bytes::new()).await?;
     let seconds = scene.timeline.elapsed().as_secs_f64();
+    let opened = books.rows.values().map(|row| (row.node, row.slot, row.file));
+    let nodes = at_least_opened(said, opened);
     let evidence = Evidence {
         manifest: &scene.build.manifest,
         event: &event,

@@ -26,6 +26,24 @@ const ASK_WITHIN: Duration = Duration::from_secs(2);
 /// Records issued by a node from a file in a slot; only files of which one was issued.
 pub type Issued = BTreeMap<(NodeId, SlotNo, FileNo), u32>;
 
+/// What the nodes said, and at least what was opened: of its last quarter of a second a node that
+/// was killed has said nothing. `opened` names the place of every opened packet.
+#[must_use]
+pub fn at_least_opened(
+    mut said: Issued,
+    opened: impl IntoIterator<Item = (NodeId, SlotNo, FileNo)>,
+) -> Issued {
+    let mut counts = Issued::new();
+    for place in opened {
+        *counts.entry(place).or_insert(0) += 1;
+    }
+    for (place, count) in counts {
+        let most = said.entry(place).or_insert(0);
+        *most = count.max(*most);
+    }
+    said
+}
+
 /// Asking all nodes.
 pub struct Watch {
     stop: Arc<AtomicBool>,
@@ -70,5 +88,20 @@ async fn ask(net: Arc<dyn Net>, node: Node, stop: Arc<AtomicBool>) -> Issued {
             return issued;
         }
         tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_opened_was_issued_whatever_the_node_could_still_say() {
+        let node: NodeId = "b1".parse().expect("a node");
+        let place = |file| (node, SlotNo(2), FileNo(file));
+        let said = Issued::from([(place(1), 3), (place(2), 1)]);
+        let opened = [place(1), place(2), place(2), place(3)];
+        let expected = Issued::from([(place(1), 3), (place(2), 2), (place(3), 1)]);
+        assert_eq!(at_least_opened(said, opened), expected);
     }
 }
