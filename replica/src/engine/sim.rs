@@ -174,6 +174,20 @@ impl SimEngine {
         Arc::new(SimEngine { platter: Arc::clone(&disk.platter), epoch, failed: Mutex::new(None) })
     }
 
+    /// Opens the disk as RocksDB opens one with a write-ahead log: what it reads there it writes into a
+    /// table with a sync of its own. So whatever the new process has read, a sync that failed in the
+    /// old one included, is durable before anything is written behind it.
+    #[must_use]
+    pub fn recover(disk: &SimDisk) -> Arc<SimEngine> {
+        let mut platter = disk.platter.lock();
+        if !platter.faults.ignore_syncs {
+            platter.durable = Keys::clone(&platter.live);
+            platter.unsynced.clear();
+        }
+        drop(platter);
+        SimEngine::open(disk)
+    }
+
     fn stage(&self, platter: &mut Platter, batch: Batch) -> Result<(), EngineError> {
         let bytes = platter.usage.bytes + batch.size_bytes() as u64;
         if platter.faults.full_after_bytes.is_some_and(|limit| bytes > limit) {

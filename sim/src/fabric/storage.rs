@@ -105,7 +105,7 @@ impl Storage for SimStorage {
         if let Some(reason) = &*self.broken.lock() {
             return Err(Failure::new(Exit::Error, format!("opening the engines: {reason}")));
         }
-        let log = SimEngine::open(&self.log);
+        let log = SimEngine::recover(&self.log);
         let state = SimEngine::open(&self.state);
         let pace = Arc::clone(&self.pace);
         let pause = Arc::new(move || {

@@ -53,6 +53,21 @@ fn a_failed_sync_is_never_followed_by_a_success() {
 }
 
 #[test]
+fn what_the_next_process_writes_behind_a_failed_sync_leaves_no_hole() {
+    let disk = SimDisk::new();
+    let engine = SimEngine::open(&disk);
+    disk.set_faults(Faults { fail_next_sync: true, ..Faults::default() });
+    engine.write_durable(put("a", "1")).expect_err("the sync fails");
+    let next = SimEngine::recover(&disk);
+    assert_eq!(next.get(b"a"), Ok(Some(Bytes::from_static(b"1"))));
+    next.write_durable(put("b", "2")).expect("healthy");
+    disk.crash(&mut keep_none);
+    let last = SimEngine::recover(&disk);
+    assert_eq!(last.get(b"a"), Ok(Some(Bytes::from_static(b"1"))));
+    assert_eq!(last.get(b"b"), Ok(Some(Bytes::from_static(b"2"))));
+}
+
+#[test]
 fn a_full_disk_refuses_and_stays_refusing() {
     let disk = SimDisk::new();
     let engine = SimEngine::open(&disk);
