@@ -104,15 +104,30 @@ pub fn open(dir: &Path, id: NodeId) -> Result<(Engines, Identity), String> {
 
 /// Copies the files of a stopped host, as they are, to `to`.
 fn copy_image(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for file in std::fs::read_dir(from).expect("readable").flatten() {
-        let target = to.join(file.file_name());
-        if file.file_type().expect("a type").is_dir() {
-            copy_image(&file.path(), &target);
-        } else if file.file_name() != "LOCK" {
-            std::fs::copy(file.path(), target).expect("copied");
+    // RocksDB may be deleting files that it does not need any more: then another moment is copied.
+    for _ in 0..20 {
+        match try_copy_image(from, to) {
+            Ok(()) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::remove_dir_all(to).expect("half a copy goes");
+            }
+            Err(error) => panic!("not copied: {error}"),
         }
     }
+    panic!("{} never stands still", from.display());
+}
+
+fn try_copy_image(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for file in std::fs::read_dir(from)?.flatten() {
+        let target = to.join(file.file_name());
+        if file.file_type()?.is_dir() {
+            try_copy_image(&file.path(), &target)?;
+        } else if file.file_name() != "LOCK" {
+            std::fs::copy(file.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 impl Cluster {
