@@ -7,7 +7,7 @@
 //! Invariant: what writes goes through the log; what only reads never does. A request that fails
 //! its checks is not proposed.
 //!
-//! Not here: finding the leader (`etcd::forward`, `client`).
+//! Not here: finding the leader (`etcd::courier`, `client`).
 
 use std::sync::Arc;
 

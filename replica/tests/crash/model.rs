@@ -93,6 +93,8 @@ pub struct Counts {
     pub begun_and_there: u64,
     /// Operations that were begun, not acknowledged, and gone.
     pub begun_and_gone: u64,
+    /// Ends that were not synced and not cut off as a whole.
+    pub tears: u64,
     /// Tails that were filled with zeros.
     pub zeroed: u64,
     /// Tails full of garbage that were refused, and opened when they were trimmed.
