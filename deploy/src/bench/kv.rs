@@ -137,7 +137,8 @@ async fn measure(args: &KvArgs, endpoints: &[String]) -> Result<Measured, Failur
     Ok(measured.await)
 }
 
-async fn connect(address: &str) -> Result<Channel, Failure> {
+/// A channel to an endpoint, as this module's head says.
+pub(super) async fn connect(address: &str) -> Result<Channel, Failure> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .context(Exit::Usage, format!("{address} is not a host:port address"))?;
     let endpoint = endpoint.connect_timeout(CONNECT_WITHIN).tcp_nodelay(true);
