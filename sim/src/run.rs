@@ -130,7 +130,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     let hunted = options.mutant.is_some();
     let ending = guarded(|| drive(&mut stage, &knobs, &mut nemesis, hunted));
     let simulated_ms = ms(stage.sim.elapsed());
-    let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
+    let invariants = judge::judge(&stage, &knobs, &ending, nemesis.outages());
     let must = |verdict: &&Verdict| match &options.drill {
         Some(drill) => drill.must_hold.contains(&verdict.id) || verdict.id == "hosts",
         None => true,

@@ -145,6 +145,10 @@ pub struct ZoneRecord {
     pub reason: String,
     /// When, by the operator's wall clock.
     pub at_ms: UnixMs,
+    /// Which command wrote it, as the command named itself. An attempt that is repeated, by whichever
+    /// node, finds out by it that it has been carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
 }
 
 /// How often a node started.

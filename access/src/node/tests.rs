@@ -104,7 +104,7 @@ async fn set_zone(kv: &LocalKv, zone: &str, state: ZoneState, epoch: u64) {
     let zone = zone.parse().expect("a zone");
     let (reason, at_ms) = ("test".to_owned(), START);
     let record =
-        ZoneRecord { format: FORMAT, state, epoch: Epoch(epoch), from_slot: SlotNo(0), reason, at_ms };
+        ZoneRecord { format: FORMAT, state, epoch: Epoch(epoch), from_slot: SlotNo(0), reason, at_ms, operation: None };
     kv.put(zone_key(zone).as_bytes(), &encode(&record)).await.expect("put");
 }
 

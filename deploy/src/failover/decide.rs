@@ -81,8 +81,18 @@ pub struct Operation {
 pub enum Decision {
     /// Write this.
     Commit(Box<Operation>),
-    /// It is so already; repeating the command changes nothing.
-    Already(ZoneRecord),
+    /// It is so already, by this record. Whoever wrote it may have been cut off before the freezes it calls
+    /// for were written; writing them again changes nothing.
+    Already(Box<Operation>),
+}
+
+/// What somebody asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// Why, kept with the zone.
+    pub reason: &'a str,
+    /// The command's own name.
+    pub operation: Option<&'a str>,
 }
 
 /// Why an operation is refused.
@@ -130,10 +140,10 @@ pub enum Guard {
 ///
 /// # Errors
 /// The [`Guard`] that refuses.
-pub fn failover(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision, Guard> {
+pub fn failover(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decision, Guard> {
     let (record, _) = view.zones.get(&zone).ok_or(Guard::UnknownZone(zone))?;
     if record.state == ZoneState::Failed {
-        return Ok(Decision::Already(record.clone()));
+        return Ok(Decision::Already(Box::new(standing(view, zone, record))));
     }
     if let Some((open, _)) = view.zones.iter().find(|(_, (record, _))| record.state == ZoneState::Failed) {
         return Err(Guard::AnotherOpen { open: *open });
@@ -154,14 +164,11 @@ pub fn failover(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision,
         state: ZoneState::Failed,
         epoch: record.epoch.next(),
         from_slot,
-        reason: reason.to_owned(),
+        reason: asked.reason.to_owned(),
         at_ms: view.now,
+        operation: asked.operation.map(str::to_owned),
     };
-    let frozen = freeze(view, zone, &record, slots);
-    assert!(
-        frozen.iter().all(|(frozen, _)| frozen.node.zone() == zone),
-        "only the failed zone's claims freeze"
-    );
+    let frozen = frozen(view, zone, &record);
     Ok(Decision::Commit(Box::new(Operation { zone, record, unchanged: revisions(view), frozen, from_slot })))
 }
 
@@ -169,10 +176,10 @@ pub fn failover(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision,
 ///
 /// # Errors
 /// The [`Guard`] that refuses.
-pub fn restore(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision, Guard> {
+pub fn restore(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decision, Guard> {
     let (record, _) = view.zones.get(&zone).ok_or(Guard::UnknownZone(zone))?;
     if record.state == ZoneState::Active {
-        return Ok(Decision::Already(record.clone()));
+        return Ok(Decision::Already(Box::new(standing(view, zone, record))));
     }
     if !zone_serves(view, zone) {
         return Err(Guard::NotServing(zone));
@@ -185,11 +192,23 @@ pub fn restore(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision, 
         state: ZoneState::Active,
         epoch: record.epoch.next(),
         from_slot,
-        reason: reason.to_owned(),
+        reason: asked.reason.to_owned(),
         at_ms: view.now,
+        operation: asked.operation.map(str::to_owned),
     };
     let operation = Operation { zone, record, unchanged: revisions(view), frozen: Vec::new(), from_slot };
     Ok(Decision::Commit(Box::new(operation)))
+}
+
+/// What was done to a zone already.
+fn standing(view: &View<'_>, zone: ZoneId, record: &ZoneRecord) -> Operation {
+    Operation {
+        zone,
+        record: record.clone(),
+        unchanged: revisions(view),
+        frozen: frozen(view, zone, record),
+        from_slot: record.from_slot,
+    }
 }
 
 fn revisions(view: &View<'_>) -> BTreeMap<ZoneId, i64> {
@@ -226,14 +245,15 @@ fn check_copies(view: &View<'_>, zone: ZoneId, slot: &SlotWindow) -> Result<(), 
     }
 }
 
-/// The zone's claims in slots that are not over.
-fn freeze(
-    view: &View<'_>,
-    zone: ZoneId,
-    record: &ZoneRecord,
-    slots: &[SlotWindow],
-) -> Vec<(Frozen, FreezeRecord)> {
+/// What a record freezes: the zone's claims in slots that are not over, when it says that the zone is failed
+/// over. The same record freezes in the same words, whoever asks.
+#[must_use]
+pub fn frozen(view: &View<'_>, zone: ZoneId, record: &ZoneRecord) -> Vec<(Frozen, FreezeRecord)> {
+    let slots = view.event.map_or(&[][..], |event| &event.slots);
     let mut frozen = Vec::new();
+    if record.state == ZoneState::Active {
+        return frozen;
+    }
     for (slot, file, claim) in &view.claims {
         let over =
             slots.iter().find(|window| window.slot == *slot).is_none_or(|window| window.end_ms <= view.now);
@@ -249,10 +269,11 @@ fn freeze(
             zone,
             zone_epoch: record.epoch,
             node: claim.node,
-            at_ms: view.now,
+            at_ms: record.at_ms,
         };
         frozen.push((lost, write));
     }
+    assert!(frozen.iter().all(|(lost, _)| lost.node.zone() == zone), "only the failed zone's claims freeze");
     frozen
 }
 

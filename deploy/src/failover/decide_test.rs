@@ -35,6 +35,7 @@ fn world() -> World {
         from_slot: SlotNo(0),
         reason: String::new(),
         at_ms: UnixMs(0),
+        operation: None,
     };
     let window = |slot: u16, start: u64| SlotWindow {
         slot: SlotNo(slot),
@@ -108,8 +109,12 @@ impl World {
     }
 
     fn failover(&self, now: u64, name: &str) -> Result<Decision, Guard> {
-        failover(&self.view(now), zone(name), "test")
+        failover(&self.view(now), zone(name), asked())
     }
+}
+
+fn asked() -> Asked<'static> {
+    Asked { reason: "test", operation: Some("5e7") }
 }
 
 fn committed(decided: Result<Decision, Guard>) -> Operation {
@@ -186,10 +191,10 @@ fn an_unknown_zone_is_refused() {
 fn a_zone_is_restored_from_the_next_slot_when_it_serves() {
     let mut world = world();
     world.zones.get_mut(&zone("b")).expect("zone b").0.state = ZoneState::Failed;
-    let operation = committed(restore(&world.view(150), zone("b"), "back"));
+    let operation = committed(restore(&world.view(150), zone("b"), asked()));
     assert_eq!((operation.record.state, operation.from_slot), (ZoneState::Active, SlotNo(1)));
-    let operation = committed(restore(&world.view(350), zone("b"), "back"));
+    let operation = committed(restore(&world.view(350), zone("b"), asked()));
     assert_eq!(operation.from_slot, SlotNo(2), "after the last slot it gets nothing back");
     world.nodes.insert(node("b1"), NodeView::default());
-    assert_eq!(restore(&world.view(150), zone("b"), "back"), Err(Guard::NotServing(zone("b"))));
+    assert_eq!(restore(&world.view(150), zone("b"), asked()), Err(Guard::NotServing(zone("b"))));
 }
