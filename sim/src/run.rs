@@ -257,7 +257,7 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
         nodes: NODES.iter().map(|node| node.parse().expect("a node's name")).collect(),
         groups: u32::try_from(groups(knobs).len()).unwrap_or(1),
         ends_ms: knobs.safety_ms,
-        slots_ms: Vec::new(),
+        slots_ms: knobs.slots_at.map(|slots| slots.starts_ms()).unwrap_or_default(),
     };
     let mut mix = Mix::draw(seed, &able());
     options.habitat().stir(&mut mix);

@@ -107,10 +107,11 @@ pub async fn request(
     let body = Bytes::from(serde_json::to_vec(&body).context(Exit::Error, "making the request")?);
     let path = format!("/v1/zones/{zone}/{verb}");
     let started = Instant::now();
+    let may_repeat = |failure: &Failure| failure.exit == Exit::Unavailable && !dry_run;
     loop {
         let answer = connected.call_any(|node| node.zone() == zone, Method::POST, &path, body.clone()).await;
         match answer {
-            Err(failure) if failure.exit == Exit::Unavailable && started.elapsed() < REPEATED_FOR => {
+            Err(failure) if may_repeat(&failure) && started.elapsed() < REPEATED_FOR => {
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
             Err(failure) if failure.exit == Exit::Unavailable && !dry_run => {

@@ -110,7 +110,7 @@ pub async fn operate(
         operation.frozen = decide::frozen(&gathered.view(admin), zone, &operation.record);
         freeze(&*admin.kv, zone, &operation.record, &operation.frozen).await?;
     }
-    let ours = request.operation.is_some() && request.operation == operation.record.operation;
+    let ours = request.operation.is_some() && request.operation.as_ref() == operation.record.operations.last();
     Ok(outcome(&gathered, &operation, !request.dry_run && (!again || ours)))
 }
 
@@ -306,8 +306,9 @@ fn standing(outcome: &TxnOutcome, operation: &Operation) -> Result<ZoneRecord, F
     let key = control::zone_key(operation.zone);
     let found = pair.and_then(|pair| control::decode::<ZoneRecord>(&key, &pair.value).ok());
     let ours = |found: &ZoneRecord| {
-        let named = found.operation.is_some() && found.operation == operation.record.operation;
-        *found == operation.record || (named && found.state == operation.record.state)
+        let name = found.operations.last();
+        let same = (found.state, found.epoch) == (operation.record.state, operation.record.epoch);
+        *found == operation.record || (same && name.is_some() && name == operation.record.operations.last())
     };
     found.filter(ours).ok_or_else(|| {
         let message = "another zone operation came in between: look at `hongbao zone list` and repeat";
@@ -337,7 +338,11 @@ async fn freeze(
 }
 
 fn refusal(guard: Guard) -> Failure {
-    let exit = if matches!(guard, Guard::UnknownZone(_)) { Exit::NotFound } else { Exit::Refused };
+    let exit = match guard {
+        Guard::UnknownZone(_) => Exit::NotFound,
+        Guard::Superseded(_) => Exit::Conflict,
+        _ => Exit::Refused,
+    };
     Failure::new(exit, guard.to_string())
 }
 

@@ -16,6 +16,10 @@ use ticket::id::{FileNo, SlotNo};
 use ticket::manifest::Roster;
 use world::{NodeId, UnixMs, ZoneId};
 
+/// Names of commands that a zone's record keeps. A sending that is late by more commands than that is taken
+/// for a new one.
+const OPERATIONS_KEPT: usize = 8;
+
 /// What is known about a node from its own status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
@@ -107,6 +111,9 @@ pub enum Guard {
         /// The zone that is failed over.
         open: ZoneId,
     },
+    /// It was carried out, and others were since: this is a late sending of it.
+    #[error("this command was carried out before, and zone {0} has been operated on since; nothing was changed")]
+    Superseded(ZoneId),
     /// Too few zones would be left.
     #[error(
         "only {healthy} of the other zones serve: failing {zone} over would leave no quorum of healthy zones"
@@ -142,6 +149,7 @@ pub enum Guard {
 /// The [`Guard`] that refuses.
 pub fn failover(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decision, Guard> {
     let (record, _) = view.zones.get(&zone).ok_or(Guard::UnknownZone(zone))?;
+    check_not_late(zone, record, asked, ZoneState::Failed)?;
     if record.state == ZoneState::Failed {
         return Ok(Decision::Already(Box::new(standing(view, zone, record))));
     }
@@ -166,7 +174,7 @@ pub fn failover(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decis
         from_slot,
         reason: asked.reason.to_owned(),
         at_ms: view.now,
-        operation: asked.operation.map(str::to_owned),
+        operations: named(record, asked),
     };
     let frozen = frozen(view, zone, &record);
     Ok(Decision::Commit(Box::new(Operation { zone, record, unchanged: revisions(view), frozen, from_slot })))
@@ -178,6 +186,7 @@ pub fn failover(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decis
 /// The [`Guard`] that refuses.
 pub fn restore(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decision, Guard> {
     let (record, _) = view.zones.get(&zone).ok_or(Guard::UnknownZone(zone))?;
+    check_not_late(zone, record, asked, ZoneState::Active)?;
     if record.state == ZoneState::Active {
         return Ok(Decision::Already(Box::new(standing(view, zone, record))));
     }
@@ -194,10 +203,30 @@ pub fn restore(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decisi
         from_slot,
         reason: asked.reason.to_owned(),
         at_ms: view.now,
-        operation: asked.operation.map(str::to_owned),
+        operations: named(record, asked),
     };
     let operation = Operation { zone, record, unchanged: revisions(view), frozen: Vec::new(), from_slot };
     Ok(Decision::Commit(Box::new(operation)))
+}
+
+/// The names of a record that this command writes.
+fn named(record: &ZoneRecord, asked: Asked<'_>) -> Vec<String> {
+    let mut operations = record.operations.clone();
+    operations.extend(asked.operation.map(str::to_owned));
+    let surplus = operations.len().saturating_sub(OPERATIONS_KEPT);
+    operations.split_off(surplus)
+}
+
+fn check_not_late(
+    zone: ZoneId,
+    record: &ZoneRecord,
+    asked: Asked<'_>,
+    wanted: ZoneState,
+) -> Result<(), Guard> {
+    let Some(name) = asked.operation else { return Ok(()) };
+    let is_last = record.operations.last().is_some_and(|last| last == name) && record.state == wanted;
+    let is_known = record.operations.iter().any(|known| known == name);
+    if is_known && !is_last { Err(Guard::Superseded(zone)) } else { Ok(()) }
 }
 
 /// What was done to a zone already.
