@@ -319,7 +319,11 @@ impl<M: Machine> Group<M> {
         members::View {
             voters: members_of(&mut membership.voter_ids()),
             learners: members_of(&mut membership.learner_ids()),
-            joint: membership.get_joint_config().len() > 1,
+            majorities: membership
+                .get_joint_config()
+                .iter()
+                .map(|voters| members_of(&mut voters.iter().copied()))
+                .collect(),
             last_index,
             alive,
             lag_entries_max: self.config.transfer_lag_entries_max,
