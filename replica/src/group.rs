@@ -379,44 +379,68 @@ struct Reporter {
 
 impl Reporter {
     fn report(&self, metrics: &RaftMetrics<TypeConfig>) -> GroupStatus {
-        let membership = metrics.membership_config.membership();
-        let (voters, learners) =
-            (members_of(&mut membership.voter_ids()), members_of(&mut membership.learner_ids()));
-        let nodes = |members: &BTreeSet<MemberId>| members.iter().map(|member| member.node).collect();
-        let acked_ms = metrics.last_quorum_acked.map(|acked| acked.elapsed().as_millis());
-        GroupStatus {
+        let (voters, learners, members, joint) = roll(metrics);
+        let mut status = GroupStatus {
             group: self.group,
             node: self.own.node,
-            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
-            leader: metrics.current_leader.and_then(node_of),
-            is_leader: metrics.state.is_leader(),
-            term: metrics.current_term,
-            last_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: index(&metrics.local_committed),
-            applied_index: index(&metrics.last_applied),
-            snapshot_index: index(&metrics.snapshot),
-            purged_index: index(&metrics.purged),
-            voters: nodes(&voters),
-            learners: nodes(&learners),
-            members: voters.union(&learners).map(|member| self.member(metrics, *member)).collect(),
-            joint: membership.get_joint_config().len() > 1,
-            quorum_acked_ms_ago: acked_ms.and_then(|ms| u64::try_from(ms).ok()),
+            stopped: None,
+            leader: None,
+            is_leader: false,
+            term: 0,
+            last_index: 0,
+            committed_index: 0,
+            applied_index: 0,
+            snapshot_index: 0,
+            purged_index: 0,
+            voters,
+            learners,
+            members,
+            joint,
+            quorum_acked_ms_ago: None,
             counts: self.counters.read(),
-        }
+        };
+        self.refresh(&mut status, metrics);
+        status
     }
 
-    fn member(&self, metrics: &RaftMetrics<TypeConfig>, member: MemberId) -> MemberStatus {
-        let membership = metrics.membership_config.membership();
-        let id = member.raft_id();
-        let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id)).copied().flatten();
-        MemberStatus {
-            member,
-            votes: membership.voter_ids().any(|voter| voter == id),
-            address: membership.get_node(&id).map(|peer| peer.addr.clone()).unwrap_or_default(),
-            alive: member == self.own || heard.is_some_and(|heard| heard.elapsed() < self.patience),
-            matched: metrics.replication.as_ref().and_then(|held| held.get(&id)).map(index),
+    /// Everything but who the members are.
+    fn refresh(&self, status: &mut GroupStatus, metrics: &RaftMetrics<TypeConfig>) {
+        let acked_ms = metrics.last_quorum_acked.map(|acked| acked.elapsed().as_millis());
+        status.stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
+        status.leader = metrics.current_leader.and_then(node_of);
+        status.is_leader = metrics.state.is_leader();
+        status.term = metrics.current_term;
+        status.last_index = metrics.last_log_index.unwrap_or(0);
+        status.committed_index = index(&metrics.local_committed);
+        status.applied_index = index(&metrics.last_applied);
+        status.snapshot_index = index(&metrics.snapshot);
+        status.purged_index = index(&metrics.purged);
+        status.quorum_acked_ms_ago = acked_ms.and_then(|ms| u64::try_from(ms).ok());
+        status.counts = self.counters.read();
+        for entry in &mut status.members {
+            let id = entry.member.raft_id();
+            let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id)).copied().flatten();
+            entry.alive = entry.member == self.own || heard.is_some_and(|at| at.elapsed() < self.patience);
+            entry.matched = metrics.replication.as_ref().and_then(|held| held.get(&id)).map(index);
         }
     }
+}
+
+/// Who votes, who follows, all of them in order, and whether they are changing.
+fn roll(metrics: &RaftMetrics<TypeConfig>) -> (Vec<NodeId>, Vec<NodeId>, Vec<MemberStatus>, bool) {
+    let membership = metrics.membership_config.membership();
+    let voters = members_of(&mut membership.voter_ids());
+    let learners = members_of(&mut membership.learner_ids());
+    let nodes = |members: &BTreeSet<MemberId>| members.iter().map(|member| member.node).collect();
+    let entry = |member: &MemberId| MemberStatus {
+        member: *member,
+        votes: voters.contains(member),
+        address: membership.get_node(&member.raft_id()).map(|peer| peer.addr.clone()).unwrap_or_default(),
+        alive: false,
+        matched: None,
+    };
+    let members = voters.union(&learners).map(entry).collect();
+    (nodes(&voters), nodes(&learners), members, membership.get_joint_config().len() > 1)
 }
 
 fn index(id: &Option<LogId>) -> u64 {
@@ -429,9 +453,18 @@ async fn follow(
     mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
     reports: watch::Sender<GroupStatus>,
 ) {
+    // Metrics change with every message, members hardly ever: what is written anew each time is small.
+    let mut known = None;
     while metrics.changed().await.is_ok() {
-        let status = reporter.report(&metrics.borrow_watched());
-        reports.send_replace(status);
+        let metrics = metrics.borrow_watched();
+        let members = *metrics.membership_config.log_id();
+        reports.send_modify(|status| {
+            if known != Some(members) {
+                (status.voters, status.learners, status.members, status.joint) = roll(&metrics);
+                known = Some(members);
+            }
+            reporter.refresh(status, &metrics);
+        });
     }
     reports.send_modify(|status| {
         status.stopped.get_or_insert_with(|| "the replica stopped".to_owned());

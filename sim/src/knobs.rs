@@ -13,6 +13,7 @@ use world::rng::{Seed, Stream};
 
 use crate::drill::Setting;
 use crate::drill::when::Slots;
+use crate::fabric::platter::EngineKind;
 use crate::fabric::storage::SyncTimes;
 
 /// Names of the seed's streams. A number is never given to another purpose.
@@ -51,6 +52,9 @@ pub fn stream(seed: u64, purpose: Purpose, number: u64) -> Stream {
 
 /// Users of a drill, at most: all of them act on one simulated host.
 const DRILL_USERS_MAX: u64 = 60;
+
+/// One seed in so many runs over RocksDB.
+const ROCKS_ONE_IN: u32 = 8;
 
 /// Packets one user of a drill may be credited: enough that there are packets in every slot.
 const DRILL_CLAIMS: u32 = 50;
@@ -115,6 +119,8 @@ pub struct Knobs {
     pub made_up_packets: u32,
     /// One user in so many forgets what they were given and goes round the zones; 0 means nobody.
     pub greedy_one_in: u64,
+    /// What the nodes keep their logs and states in.
+    pub engine: EngineKind,
     /// When slots run; from activation to the end of the faults, if this is not given.
     pub slots_at: Option<Slots>,
 }
@@ -157,6 +163,7 @@ impl Knobs {
             revoked_key: chance.random_ratio(1, 3),
             made_up_packets: pick(chance, &[0, 0, 1, 3]),
             greedy_one_in: pick(chance, &[0, 0, 5, 1]),
+            engine: if chance.random_ratio(1, ROCKS_ONE_IN) { EngineKind::Rocks } else { EngineKind::Memory },
             slots_at: None,
         }
     }
@@ -177,6 +184,7 @@ impl Knobs {
             revoked_key: false,
             made_up_packets: 0,
             greedy_one_in: 0,
+            engine: EngineKind::Memory,
             ..Knobs::derive(seed)
         }
     }

@@ -93,8 +93,8 @@ impl Nemesis {
         for _ in 0..bits {
             let draw = &mut |n: usize| self.chance.random_range(0..n);
             flipped += usize::from(match store {
-                Store::Log => site.storage().log.rot(draw).is_some(),
-                Store::State => site.storage().state.rot(draw).is_some(),
+                Store::Log => site.storage().log.rot(draw),
+                Store::State => site.storage().state.rot(draw),
                 Store::Files => site.disk().rot(DATA_DIR, draw).is_some(),
             });
         }
