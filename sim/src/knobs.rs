@@ -13,6 +13,7 @@ use world::rng::{Seed, Stream};
 
 use crate::drill::Setting;
 use crate::drill::when::Slots;
+use crate::fabric::platter::EngineKind;
 use crate::fabric::storage::SyncTimes;
 
 /// Names of the seed's streams. A number is never given to another purpose.
@@ -58,6 +59,8 @@ pub const LAST_SLOT_ENDS_AFTER_MS: u64 = 5_500;
 const SET_SLOTS_FROM_MS: u64 = 4_500;
 /// Between two of these slots.
 const SET_SLOTS_GAP_MS: u64 = 600;
+/// One seed in so many runs over RocksDB.
+const ROCKS_ONE_IN: u32 = 8;
 
 /// Packets one user of a drill may be credited: enough that there are packets in every slot.
 const DRILL_CLAIMS: u32 = 50;
@@ -122,6 +125,8 @@ pub struct Knobs {
     pub made_up_packets: u32,
     /// One user in so many forgets what they were given and goes round the zones; 0 means nobody.
     pub greedy_one_in: u64,
+    /// What the nodes keep their logs and states in.
+    pub engine: EngineKind,
     /// When slots run; from activation to the end of the faults, if this is not given.
     pub slots_at: Option<Slots>,
 }
@@ -164,6 +169,7 @@ impl Knobs {
             revoked_key: chance.random_ratio(1, 3),
             made_up_packets: pick(chance, &[0, 0, 1, 3]),
             greedy_one_in: pick(chance, &[0, 0, 5, 1]),
+            engine: if chance.random_ratio(1, ROCKS_ONE_IN) { EngineKind::Rocks } else { EngineKind::Memory },
             slots_at: None,
         }
         .with_slots_set(chance.random_ratio(1, 3))
@@ -200,6 +206,7 @@ impl Knobs {
             revoked_key: false,
             made_up_packets: 0,
             greedy_one_in: 0,
+            engine: EngineKind::Memory,
             ..Knobs::derive(seed)
         }
     }

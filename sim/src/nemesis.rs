@@ -19,6 +19,7 @@ mod on_nodes;
 mod outside;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::RngExt;
@@ -29,6 +30,7 @@ use world::{GroupId, NodeId, ZoneId};
 
 use crate::board::Board;
 use crate::event::Minted;
+use crate::fabric::platter::EngineKind;
 use crate::host::controller::Errand;
 use crate::host::node::{Push, Site};
 use crate::host::orders::Typed;
@@ -50,6 +52,8 @@ const REFUSALS_MAX: u32 = 2;
 enum Later {
     Play(Action),
     Release(Vec<(String, String)>),
+    /// What is on the way may be lost, and later again.
+    Lose(Loss),
     /// Settling goes on.
     Settle(Vec<NodeId>),
     /// Requests arrive once.
@@ -60,8 +64,16 @@ enum Later {
     CarryOut(u64),
 }
 
+/// Messages that are lost now and then.
+#[derive(Clone, Debug)]
+struct Loss {
+    between: Vec<(String, String)>,
+    percent: u8,
+    until_ms: u64,
+}
+
 /// Classes of faults that have no player: see `docs/simulation/faults.md` for why.
-const UNABLE: &[Class] = &[Class::Loss, Class::Misdirected];
+const UNABLE: &[Class] = &[Class::Misdirected];
 
 /// Classes of faults that have players here.
 #[must_use]
@@ -81,6 +93,8 @@ pub struct Setting {
     pub latency_ms: (u64, u64),
     /// Whether there is an event.
     pub event: bool,
+    /// What the nodes keep their logs and states in.
+    pub engine: EngineKind,
     /// What faults leave open is drawn from here.
     pub chance: Stream,
 }
@@ -110,6 +124,10 @@ pub struct Nemesis {
     stale: Option<Arc<Minted>>,
     /// Whether there is an event, and so files to be pushed to a new disk.
     event: bool,
+    engine: EngineKind,
+    addresses: BTreeMap<NodeId, IpAddr>,
+    /// The links as they were when it was last noted who is alone.
+    noted: Option<u64>,
     chance: Stream,
     orders: mpsc::UnboundedSender<Typed>,
     errands: mpsc::UnboundedSender<Errand>,
@@ -143,6 +161,9 @@ impl Nemesis {
             tickets,
             stale: stage.stale.clone(),
             event: setting.event,
+            engine: setting.engine,
+            addresses: stage.sites.iter().map(|site| (site.id, stage.sim.lookup(site.name()))).collect(),
+            noted: None,
             chance: setting.chance,
             orders: stage.orders.clone(),
             errands: stage.errands.clone(),
@@ -208,6 +229,7 @@ impl Nemesis {
                     }
                     self.links.tell(sim);
                 }
+                Later::Lose(loss) => self.lose(sim, loss),
                 Later::Settle(nodes) => self.pause_settling(&nodes, false),
                 Later::SendOnce => self.send_twice(0),
                 // Nobody listening means that the run has no operator's host.
@@ -225,6 +247,9 @@ impl Nemesis {
     }
 
     fn note_isolations(&mut self) {
+        if self.noted.replace(self.links.version()) == Some(self.links.version()) {
+            return;
+        }
         for node in self.sites.keys() {
             let others: Vec<String> =
                 self.sites.keys().filter(|other| *other != node).map(ToString::to_string).collect();
@@ -252,9 +277,10 @@ impl Nemesis {
     }
 
     fn supervise(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64) {
-        let nodes: Vec<NodeId> = self.sites.keys().copied().collect();
-        for node in nodes {
-            if self.down.contains(&node) || sim.is_host_running(self.sites[&node].name()) {
+        let running = |(node, at): (&NodeId, &IpAddr)| (*node, sim.is_host_running(*at));
+        let nodes: Vec<(NodeId, bool)> = self.addresses.iter().map(running).collect();
+        for (node, running) in nodes {
+            if self.down.contains(&node) || running {
                 self.ended.remove(&node);
                 continue;
             }
@@ -295,6 +321,9 @@ impl Nemesis {
 
     /// Answers whether it happened; `None` when there is no player for it.
     fn act(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64, action: &Action) -> Option<bool> {
+        if action.class().is_some_and(|class| !self.engine.plays(class)) {
+            return None;
+        }
         Some(match action {
             Action::Crash { nodes } => self.each(nodes, |nemesis, node| nemesis.stop(sim, node, None)),
             Action::PowerCut { nodes, tail } => {

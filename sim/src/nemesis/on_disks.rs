@@ -96,8 +96,8 @@ impl Nemesis {
         for _ in 0..bits {
             let draw = &mut |n: usize| self.chance.random_range(0..n);
             flipped += usize::from(match store {
-                Store::Log => site.storage().log.rot(draw).is_some(),
-                Store::State => site.storage().state.rot(draw).is_some(),
+                Store::Log => site.storage().log.rot(draw),
+                Store::State => site.storage().state.rot(draw),
                 // Half of the time one of the few small documents that a node believes about itself.
                 Store::Files => {
                     let part = if draw(2) == 0 { ".json" } else { DATA_DIR };
