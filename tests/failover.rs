@@ -42,7 +42,8 @@ fn a_zone_that_stands_still_is_failed_over_before_the_operator_doubts_it() {
     // One of them leads the group that keeps the zones' records.
     for lost in ["a", "b", "c"] {
         let stopped = Stopped::stop(&cluster, &format!("{lost}1"));
-        let failed = timed(&format!("zone failover {lost}"), || zone(&cluster, "failover", lost)).expect(0).json();
+        let failed =
+            timed(&format!("zone failover {lost}"), || zone(&cluster, "failover", lost)).expect(0).json();
         assert_eq!((&failed["state"], &failed["changed"]), (&json!("failed"), &json!(true)), "{failed}");
         let list = timed("zone list", || hongbao(&["zone", "list", "--dir", cluster.dir(), "-o", "json"]));
         let list = list.expect(0).json();
@@ -74,7 +75,11 @@ fn a_zone_that_is_not_in_the_cluster_is_refused_without_asking_anybody() {
             words.push("--yes");
         }
         let refused = hongbao(&words).expect(3);
-        assert!(refused.err.contains("no zone z") && refused.err.contains("a, b, c"), "{verb}: {}", refused.err);
+        assert!(
+            refused.err.contains("no zone z") && refused.err.contains("a, b, c"),
+            "{verb}: {}",
+            refused.err
+        );
     }
     let unanswered = timed("a failover that nobody answers", || {
         hongbao(&["zone", "failover", "b", "--dir", cluster.dir(), "--dry-run"])
@@ -92,7 +97,11 @@ fn a_command_that_is_sent_twice_is_carried_out_once() {
     };
     let said = |(status, answer): (u16, Value)| {
         assert_eq!(status, 200, "{answer}");
-        (answer["state"].as_str().expect("a state").to_owned(), answer["epoch"].clone(), answer["changed"] == true)
+        (
+            answer["state"].as_str().expect("a state").to_owned(),
+            answer["epoch"].clone(),
+            answer["changed"] == true,
+        )
     };
     let first = said(send("a1", "failover", Some("one")));
     assert_eq!(first, ("failed".to_owned(), json!(2), true));

@@ -253,7 +253,11 @@ mod tests {
         let mut disk = DiskIdentity::load(&RealDisk, dir.path()).expect("an older version's file");
         assert_eq!(disk.prepare(&RealDisk, 6).expect("prepare"), 7);
         let written = RealDisk.read(&path).expect("there");
-        assert!(written.starts_with(br#"{"format":2,"incarnation":"000102030405060708090a0b0c0d0e0f","boot_epoch":7}"#));
+        assert!(
+            written.starts_with(
+                br#"{"format":2,"incarnation":"000102030405060708090a0b0c0d0e0f","boot_epoch":7}"#
+            )
+        );
         for bit in 0..written.len() * 8 {
             let mut flipped = written.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

@@ -71,7 +71,7 @@ mod tests {
     fn the_layout_is_frozen() {
         let sealed = seal(CONTEXT, b"{\"a\":1}");
         let text = String::from_utf8(sealed.clone()).expect("text");
-        assert_eq!(text, "{\"a\":1}\n\"GOLDEN\"\n");
+        assert_eq!(text, "{\"a\":1}\n\"49d186be0263da83f45b00411f54ed85\"\n");
         assert_eq!(open(CONTEXT, &sealed), Ok(Line::Checked(b"{\"a\":1}")));
     }
 

@@ -115,7 +115,9 @@ pub async fn request(
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
             Err(failure) if failure.exit == Exit::Unavailable && !dry_run => {
-                let cure = format!("whether it was done is not known: look at `hongbao zone list`, or repeat `zone {verb} {zone}`");
+                let cure = format!(
+                    "whether it was done is not known: look at `hongbao zone list`, or repeat `zone {verb} {zone}`"
+                );
                 return Err(Failure::new(failure.exit, format!("{}\n{cure}", failure.message)));
             }
             answer => return answer,

@@ -110,7 +110,8 @@ pub async fn operate(
         operation.frozen = decide::frozen(&gathered.view(admin), zone, &operation.record);
         freeze(&*admin.kv, zone, &operation.record, &operation.frozen).await?;
     }
-    let ours = request.operation.is_some() && request.operation.as_ref() == operation.record.operations.last();
+    let ours =
+        request.operation.is_some() && request.operation.as_ref() == operation.record.operations.last();
     Ok(outcome(&gathered, &operation, !request.dry_run && (!again || ours)))
 }
 

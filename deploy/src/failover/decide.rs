@@ -112,7 +112,9 @@ pub enum Guard {
         open: ZoneId,
     },
     /// It was carried out, and others were since: this is a late sending of it.
-    #[error("this command was carried out before, and zone {0} has been operated on since; nothing was changed")]
+    #[error(
+        "this command was carried out before, and zone {0} has been operated on since; nothing was changed"
+    )]
     Superseded(ZoneId),
     /// Too few zones would be left.
     #[error(

@@ -238,7 +238,10 @@ fn a_bit_that_flips_in_the_identity_is_never_believed() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         std::fs::write(&path, &flipped).expect("written");
         let text = place.refusal();
-        assert!(text.contains("is not a disk's identity") && text.contains("member replace"), "bit {bit}: {text}");
+        assert!(
+            text.contains("is not a disk's identity") && text.contains("member replace"),
+            "bit {bit}: {text}"
+        );
     }
 }
 
@@ -249,7 +252,9 @@ fn an_identity_of_an_older_version_is_taken_and_gets_a_check() {
     let path = place.dir.path().join(FILE_NAME);
     let document = |format: u32| {
         let disk = member.disk;
-        format!(r#"{{"format":{format},"cluster":"spring","node":"c1","disk":"{disk}","starts":1,"marked":1}}"#)
+        format!(
+            r#"{{"format":{format},"cluster":"spring","node":"c1","disk":"{disk}","starts":1,"marked":1}}"#
+        )
     };
     std::fs::write(&path, document(2)).expect("written");
     assert!(place.refusal().contains("its format is 2"), "a check that was lost is not done without");

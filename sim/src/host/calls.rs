@@ -134,9 +134,15 @@ mod tests {
                 assert!(written(&call).into_iter().all(|value| values.insert(value)), "{call:?}");
                 let removes = matches!(&call, KvCall::Delete { .. });
                 assert!(!removes || removals == Removals::Plain, "{call:?}");
-                conditional += usize::from(matches!(&call, KvCall::Txn { compares, .. } if !matches!(compares[0], Compare::Absent(_))));
-                let pair =
-                    Pair { value: format!("v{number}"), create_revision: 1, mod_revision: number, version: 1 };
+                conditional += usize::from(
+                    matches!(&call, KvCall::Txn { compares, .. } if !matches!(compares[0], Compare::Absent(_))),
+                );
+                let pair = Pair {
+                    value: format!("v{number}"),
+                    create_revision: 1,
+                    mod_revision: number,
+                    version: 1,
+                };
                 calls.saw(&call, &Outcome::Done(KvReply::Get { revision: number, pair: Some(pair) }));
             }
             assert!(conditional > 200, "{conditional}");

@@ -156,7 +156,8 @@ fn rejoined(
     rejoin_ms: u64,
     findings: &mut Findings,
 ) {
-    let again = outages.isolations.iter().filter(|other| other.zone == zone && healed.number < other.from.number);
+    let again =
+        outages.isolations.iter().filter(|other| other.zone == zone && healed.number < other.from.number);
     let until = again.map(|other| other.from.number).min().unwrap_or(u64::MAX);
     let later = |answer: &&Answer| {
         answer.node.zone() == zone

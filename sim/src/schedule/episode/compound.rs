@@ -119,7 +119,10 @@ impl Builder<'_> {
             // It sends its claims while nobody hears them, and they arrive before others make theirs.
             let lead = chance.random_range(BEFORE_A_SLOT_MS.0..=BEFORE_A_SLOT_MS.1);
             let from = slot.saturating_sub(lead).max(self.from_ms);
-            return Window { from, to: slot.saturating_sub(chance.random_range(0..=GOES_ON_BEFORE_MS)).max(from + 1) };
+            return Window {
+                from,
+                to: slot.saturating_sub(chance.random_range(0..=GOES_ON_BEFORE_MS)).max(from + 1),
+            };
         }
         let for_ms = chance.random_range(STANDS_STILL_MS.0..=STANDS_STILL_MS.1);
         let latest = self.scene.ends_ms.saturating_sub(for_ms).max(self.from_ms);
