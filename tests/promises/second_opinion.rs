@@ -68,7 +68,8 @@ pub struct Opinions {
 /// Asks both.
 pub fn ask(history: &KvHistory) -> Opinions {
     let mut keys: BTreeMap<&str, Vec<&KvOp>> = BTreeMap::new();
-    for op in history.ops().iter().filter(|op| op.may_have_happened()) {
+    // A read without an answer says nothing, and that checker takes no empty history.
+    for op in history.ops().iter().filter(|op| op.may_have_happened() && deed(op).is_some()) {
         match &op.call {
             KvCall::Put { key, .. } | KvCall::Get { key } | KvCall::Delete { key } => {
                 keys.entry(key).or_default().push(op);
@@ -132,7 +133,6 @@ fn deed(op: &KvOp) -> Option<Deed> {
         }
         (KvCall::Delete { .. }, Some(KvReply::Delete { deleted, .. })) => Some(Deed::Delete(Some(*deleted))),
         (KvCall::Delete { .. }, None) => Some(Deed::Delete(None)),
-        // A read without an answer says nothing.
         _ => None,
     }
 }

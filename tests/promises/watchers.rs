@@ -13,7 +13,7 @@ use etcd_client::{Client, Event, EventType, WatchOptions, WatchResponse, WatchSt
 use kvsvr::client::WatchEvent;
 use rand::RngExt;
 use sim::history::kv::{Change, WatchItem};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use world::rng::Stream;
 
 use crate::clients::Way;
@@ -26,6 +26,8 @@ use crate::zones::Addresses;
 const STAYS_MS: (u64, u64) = (500, 5_000);
 /// Pause before another zone is asked.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How long a watcher waits for the next message before it looks whether it has all.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 fn has_all(side: &Side, covered: i64) -> bool {
     let last = side.last.load(Ordering::SeqCst);
@@ -126,7 +128,9 @@ pub async fn native(addresses: Vec<Addresses>, nearest: usize, record: Arc<Recor
     let mut watcher = native::connect(&addresses, nearest).watch(Native::PREFIX.as_bytes(), Some(1));
     let mut covered = 0;
     while !has_all(side, covered) {
-        let batch = watcher.next().await.expect("nothing is compacted here");
+        // It may have been sent everything before it is known what everything is.
+        let Ok(batch) = timeout(LOOK_EVERY, watcher.next()).await else { continue };
+        let batch = batch.expect("nothing is compacted here");
         let newest = batch.events.iter().map(WatchEvent::revision).max().unwrap_or(0);
         let events = batch.events.into_iter().map(native_change).collect();
         record.watched(side, place, |at| WatchItem::Events { at, events });
