@@ -136,7 +136,7 @@ impl Builder<'_> {
         let window = self.stands_still(chance);
         let (at_ms, for_ms) = (window.from, window.to - window.from);
         let failover_ms = chance.random_range(FAILED_OVER_WITHIN_MS.0..=FAILED_OVER_WITHIN_MS.1);
-        let restore_ms = for_ms + chance.random_range(500..=2_500);
+        let restore_ms = for_ms.max(failover_ms) + chance.random_range(500..=2_500);
         if self.scene.ends_ms <= at_ms + restore_ms || !nodes.iter().all(|node| self.up(*node, window)) {
             return;
         }
