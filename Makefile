@@ -8,6 +8,7 @@
 #   verify       formatting, lints, repo rules, docs, tests; changes nothing
 #   fix          what can be mended by machine
 #   bench        our own figures, as a table and as JSON
+#   bench-kv     KvSvr's: failover, batches, memory, churn (BENCH_PARTS="failover churn" for some of them)
 #   bench-peers  KvSvr beside etcd, in turn, with the same client
 
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ DEMO_FLAGS ?=
 SIM := $(TARGET)/debug/hongbao-sim
 SIM_FLAGS ?= --seeds 1000
 
-.PHONY: setup demo sim mutants test verify verify-cheap fix bench bench-peers build doc
+.PHONY: setup demo sim mutants test verify verify-cheap fix bench bench-kv bench-peers build doc
 
 setup:
 	@deploy/setup/system.sh
@@ -60,6 +61,10 @@ fix: setup
 bench: setup
 	@cargo build --locked --release -p deploy --bin hongbao
 	@deploy/setup/bench.sh $(TARGET)/release/hongbao
+
+bench-kv: setup
+	@cargo build --locked --release -p deploy --bin hongbao
+	@deploy/setup/bench-kv.sh $(TARGET)/release/hongbao $(BENCH_PARTS)
 
 bench-peers: setup
 	@cargo build --locked --release -p deploy --bin hongbao

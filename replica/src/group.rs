@@ -4,7 +4,7 @@
 //!   propose -> batcher -> Raft -> log, peers, machine -> reply
 //!   read_barrier -> read gate -> quorum       read -> machine and state, one consistent cut
 //!   read_barrier_anywhere -> another gate -> here or at the leader
-//!   watch <- status <- Raft's metrics
+//!   standing, status, next_change <- Raft's metrics
 //! ```
 //!
 //! Invariant: nothing here can acknowledge a write that Raft has not committed and applied, nor
@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::metrics::RaftMetrics;
-use openraft::type_config::alias::WatchReceiverOf;
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
+use openraft::type_config::alias::VoteOf;
 use openraft::{Instant as _, Raft};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -41,7 +41,7 @@ use crate::network::service::Acquaintance;
 use crate::reads::{LeaderRound, MemberRound, ReadGate};
 use crate::retention;
 use crate::state::{PinnedState, StateHandle, StateStore};
-use crate::status::{Counters, GroupStatus, MemberStatus};
+use crate::status::{Counters, GroupStatus, MemberStatus, Standing};
 use crate::types::{LogId, Peer, TypeConfig};
 
 /// A running member of a group whose machine is `M`.
@@ -59,8 +59,7 @@ pub struct Group<M: Machine> {
     gate: Arc<ReadGate>,
     /// Passed by followers too.
     member_gate: Arc<ReadGate>,
-    reporter: Arc<Reporter>,
-    status: watch::Receiver<GroupStatus>,
+    reporter: Reporter,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -94,15 +93,12 @@ impl<M: Machine> Group<M> {
             links: Arc::clone(&links),
         };
         let patience = config.election_patience();
-        let reporter = Arc::new(Reporter { group: id, own, patience, counters });
-        let first = reporter.report(&raft.metrics().borrow_watched());
-        let (reports, status) = watch::channel(first);
+        let reporter = Reporter { group: id, own, patience, counters };
         let tasks = vec![
             tokio::spawn(Arc::clone(&batcher).run(raft.clone(), clock)),
             tokio::spawn(Arc::clone(&gate).run(leader_round())),
             tokio::spawn(Arc::clone(&member_gate).run(member_round)),
             tokio::spawn(retention::run(raft.clone(), extent, config.clone())),
-            tokio::spawn(follow(Arc::clone(&reporter), raft.metrics(), reports)),
         ];
         let tasks = Mutex::new(tasks);
         Arc::new(Group {
@@ -118,7 +114,6 @@ impl<M: Machine> Group<M> {
             gate,
             member_gate,
             reporter,
-            status,
             tasks,
         })
     }
@@ -165,6 +160,9 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// [`ReadError`]; `NotLeader` when nobody could be asked, and the next try may go well.
     pub async fn read_barrier_anywhere(&self) -> Result<(), ReadError> {
+        if armed(Mutant::ReadWithoutQuorum) && self.is_leader() {
+            return Ok(());
+        }
         self.member_gate.pass(self.config.read_deadline).await
     }
 
@@ -192,10 +190,10 @@ impl<M: Machine> Group<M> {
         let mut metrics = self.raft.metrics();
         let settled = async {
             loop {
-                match standing(&metrics.borrow_watched()) {
-                    Standing::Follows => return false,
-                    Standing::Leads => return true,
-                    Standing::Elected => {}
+                match readiness(&metrics.borrow_watched()) {
+                    Readiness::Follows => return false,
+                    Readiness::Leads => return true,
+                    Readiness::Elected => {}
                 }
                 if metrics.changed().await.is_err() {
                     return false;
@@ -235,25 +233,61 @@ impl<M: Machine> Group<M> {
         self.reporter.report(&self.raft.metrics().borrow_watched())
     }
 
-    /// The member's view of the group whenever it changes.
+    /// The part of it that goes with every answer.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<GroupStatus> {
-        self.status.clone()
+    pub fn standing(&self) -> Standing {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Standing {
+            leader: metrics.current_leader.and_then(node_of),
+            term: metrics.current_term,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.local_committed),
+            applied_index: index(&metrics.last_applied),
+        }
     }
 
-    /// Waits until some member leads, as far as this one knows; answers who.
-    ///
-    /// # Errors
-    /// [`ReadError::Unavailable`] when nobody does within `patience`.
-    pub async fn wait_for_leader(&self, patience: Duration) -> Result<NodeId, ReadError> {
-        let mut status = self.watch();
-        let found = status.wait_for(|status| status.leader.is_some() || status.stopped.is_some());
-        let leader = tokio::time::timeout(patience, found)
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|status| status.leader);
-        leader.ok_or_else(|| ReadError::Unavailable(format!("{} has no leader", self.id)))
+    /// Resolves when something was applied, or the leadership moved, after this call; never when the
+    /// group has stopped.
+    pub fn next_change(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut applied = self.applied();
+        applied.mark_unchanged();
+        let mut server = self.raft.server_metrics();
+        let led = leadership(&server.borrow_watched());
+        async move {
+            let applied = async {
+                if applied.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let moved = async {
+                while leadership(&server.borrow_watched()) == led {
+                    if server.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = applied => {}
+                () = moved => {}
+            }
+        }
+    }
+
+    /// Waits until this member knows another leader than itself.
+    pub(crate) async fn other_leader(&self, patience: Duration) -> Option<NodeId> {
+        let mut server = self.raft.server_metrics();
+        let moved = async {
+            loop {
+                let leader = server.borrow_watched().current_leader.and_then(node_of);
+                if leader.is_some_and(|leader| leader != self.own.node) {
+                    return leader;
+                }
+                server.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(patience, moved).await.ok()?
     }
 
     /// Takes a snapshot now, whatever the log's length: makes the state durable and lets the log
@@ -285,7 +319,11 @@ impl<M: Machine> Group<M> {
         members::View {
             voters: members_of(&mut membership.voter_ids()),
             learners: members_of(&mut membership.learner_ids()),
-            joint: membership.get_joint_config().len() > 1,
+            majorities: membership
+                .get_joint_config()
+                .iter()
+                .map(|voters| members_of(&mut voters.iter().copied()))
+                .collect(),
             last_index,
             alive,
             lag_entries_max: self.config.transfer_lag_entries_max,
@@ -342,21 +380,21 @@ impl<M: Machine> Group<M> {
 
 /// How a member stands towards writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Readiness {
     Follows,
     /// It leads, and no quorum has answered it as a leader yet.
     Elected,
     Leads,
 }
 
-fn standing(metrics: &RaftMetrics<TypeConfig>) -> Standing {
+fn readiness(metrics: &RaftMetrics<TypeConfig>) -> Readiness {
     let alone = || metrics.membership_config.membership().voter_ids().count() == 1;
     if !metrics.state.is_leader() {
-        Standing::Follows
+        Readiness::Follows
     } else if metrics.last_quorum_acked.is_some() || alone() {
-        Standing::Leads
+        Readiness::Leads
     } else {
-        Standing::Elected
+        Readiness::Elected
     }
 }
 
@@ -379,95 +417,51 @@ struct Reporter {
 
 impl Reporter {
     fn report(&self, metrics: &RaftMetrics<TypeConfig>) -> GroupStatus {
-        let (voters, learners, members, joint) = roll(metrics);
-        let mut status = GroupStatus {
+        let membership = metrics.membership_config.membership();
+        let (voters, learners) =
+            (members_of(&mut membership.voter_ids()), members_of(&mut membership.learner_ids()));
+        let nodes = |members: &BTreeSet<MemberId>| members.iter().map(|member| member.node).collect();
+        let acked_ms = metrics.last_quorum_acked.map(|acked| acked.elapsed().as_millis());
+        GroupStatus {
             group: self.group,
             node: self.own.node,
-            stopped: None,
-            leader: None,
-            is_leader: false,
-            term: 0,
-            last_index: 0,
-            committed_index: 0,
-            applied_index: 0,
-            snapshot_index: 0,
-            purged_index: 0,
-            voters,
-            learners,
-            members,
-            joint,
-            quorum_acked_ms_ago: None,
+            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+            leader: metrics.current_leader.and_then(node_of),
+            is_leader: metrics.state.is_leader(),
+            term: metrics.current_term,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.local_committed),
+            applied_index: index(&metrics.last_applied),
+            snapshot_index: index(&metrics.snapshot),
+            purged_index: index(&metrics.purged),
+            voters: nodes(&voters),
+            learners: nodes(&learners),
+            members: voters.union(&learners).map(|member| self.member(metrics, *member)).collect(),
+            joint: membership.get_joint_config().len() > 1,
+            quorum_acked_ms_ago: acked_ms.and_then(|ms| u64::try_from(ms).ok()),
             counts: self.counters.read(),
-        };
-        self.refresh(&mut status, metrics);
-        status
-    }
-
-    /// Everything but who the members are.
-    fn refresh(&self, status: &mut GroupStatus, metrics: &RaftMetrics<TypeConfig>) {
-        let acked_ms = metrics.last_quorum_acked.map(|acked| acked.elapsed().as_millis());
-        status.stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
-        status.leader = metrics.current_leader.and_then(node_of);
-        status.is_leader = metrics.state.is_leader();
-        status.term = metrics.current_term;
-        status.last_index = metrics.last_log_index.unwrap_or(0);
-        status.committed_index = index(&metrics.local_committed);
-        status.applied_index = index(&metrics.last_applied);
-        status.snapshot_index = index(&metrics.snapshot);
-        status.purged_index = index(&metrics.purged);
-        status.quorum_acked_ms_ago = acked_ms.and_then(|ms| u64::try_from(ms).ok());
-        status.counts = self.counters.read();
-        for entry in &mut status.members {
-            let id = entry.member.raft_id();
-            let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id)).copied().flatten();
-            entry.alive = entry.member == self.own || heard.is_some_and(|at| at.elapsed() < self.patience);
-            entry.matched = metrics.replication.as_ref().and_then(|held| held.get(&id)).map(index);
         }
     }
-}
 
-/// Who votes, who follows, all of them in order, and whether they are changing.
-fn roll(metrics: &RaftMetrics<TypeConfig>) -> (Vec<NodeId>, Vec<NodeId>, Vec<MemberStatus>, bool) {
-    let membership = metrics.membership_config.membership();
-    let voters = members_of(&mut membership.voter_ids());
-    let learners = members_of(&mut membership.learner_ids());
-    let nodes = |members: &BTreeSet<MemberId>| members.iter().map(|member| member.node).collect();
-    let entry = |member: &MemberId| MemberStatus {
-        member: *member,
-        votes: voters.contains(member),
-        address: membership.get_node(&member.raft_id()).map(|peer| peer.addr.clone()).unwrap_or_default(),
-        alive: false,
-        matched: None,
-    };
-    let members = voters.union(&learners).map(entry).collect();
-    (nodes(&voters), nodes(&learners), members, membership.get_joint_config().len() > 1)
+    fn member(&self, metrics: &RaftMetrics<TypeConfig>, member: MemberId) -> MemberStatus {
+        let membership = metrics.membership_config.membership();
+        let id = member.raft_id();
+        let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(&id)).copied().flatten();
+        MemberStatus {
+            member,
+            votes: membership.voter_ids().any(|voter| voter == id),
+            address: membership.get_node(&id).map(|peer| peer.addr.clone()).unwrap_or_default(),
+            alive: member == self.own || heard.is_some_and(|heard| heard.elapsed() < self.patience),
+            matched: metrics.replication.as_ref().and_then(|held| held.get(&id)).map(index),
+        }
+    }
 }
 
 fn index(id: &Option<LogId>) -> u64 {
     id.as_ref().map_or(0, |id| id.index)
 }
 
-/// Publishes a status for every change of the metrics until Raft stops.
-async fn follow(
-    reporter: Arc<Reporter>,
-    mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
-    reports: watch::Sender<GroupStatus>,
-) {
-    // Metrics change with every message, members hardly ever: what is written anew each time is small.
-    let mut known = None;
-    while metrics.changed().await.is_ok() {
-        let metrics = metrics.borrow_watched();
-        let members = *metrics.membership_config.log_id();
-        reports.send_modify(|status| {
-            if known != Some(members) {
-                (status.voters, status.learners, status.members, status.joint) = roll(&metrics);
-                known = Some(members);
-            }
-            reporter.refresh(status, &metrics);
-        });
-    }
-    reports.send_modify(|status| {
-        status.stopped.get_or_insert_with(|| "the replica stopped".to_owned());
-        status.is_leader = false;
-    });
+/// Which leadership this is: the term's, and whether it is settled.
+fn leadership(metrics: &RaftServerMetrics<TypeConfig>) -> (Option<u64>, VoteOf<TypeConfig>) {
+    (metrics.current_leader, metrics.vote)
 }

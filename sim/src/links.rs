@@ -85,6 +85,12 @@ impl Links {
         self.held.remove(&ordered(one, other));
     }
 
+    /// Whether every link works.
+    #[must_use]
+    pub fn all_work(&self) -> bool {
+        self.held.is_empty() && self.cut.values().all(BTreeSet::is_empty)
+    }
+
     /// Whether nothing passes between `host` and any of `others`, in either direction.
     #[must_use]
     pub fn alone(&self, host: &str, others: &[String]) -> bool {

@@ -36,7 +36,7 @@ use crate::host::node::{Push, Site};
 use crate::host::orders::Typed;
 use crate::host::{APPS, BANK, CROWD, OPERATOR};
 use crate::links::{Links, Reason};
-use crate::oracle::i9_island::Isolation;
+use crate::oracle::i9_island::{Isolation, Outages, Trouble};
 use crate::schedule::{Action, Class, Schedule, Step, Tail, ZoneVerb};
 use crate::stage::Stage;
 use crate::target::Target;
@@ -132,7 +132,9 @@ pub struct Nemesis {
     orders: mpsc::UnboundedSender<Typed>,
     errands: mpsc::UnboundedSender<Errand>,
     board: Arc<Board>,
-    isolations: Vec<Isolation>,
+    outages: Outages,
+    /// Nodes whose disks are slow or full.
+    hampered: BTreeSet<NodeId>,
     counts: BTreeMap<String, u64>,
     lost_writes: u64,
 }
@@ -166,7 +168,8 @@ impl Nemesis {
             orders: stage.orders.clone(),
             errands: stage.errands.clone(),
             board: Arc::clone(&stage.board),
-            isolations: Vec::new(),
+            outages: Outages::default(),
+            hampered: BTreeSet::new(),
             counts: BTreeMap::new(),
             lost_writes: 0,
         };
@@ -200,10 +203,10 @@ impl Nemesis {
         self.lost_writes
     }
 
-    /// When which zone could reach no other.
+    /// When which zone could reach no other, and when anything was wrong.
     #[must_use]
-    pub fn isolations(&self) -> &[Isolation] {
-        &self.isolations
+    pub fn outages(&self) -> &Outages {
+        &self.outages
     }
 
     fn plan(&mut self, at_ms: u64, what: Later) {
@@ -240,6 +243,7 @@ impl Nemesis {
         }
         self.supervise(sim, now_ms);
         self.note_isolations();
+        self.note_troubles();
     }
 
     fn note_isolations(&mut self) {
@@ -251,14 +255,24 @@ impl Nemesis {
                 self.sites.keys().filter(|other| *other != node).map(ToString::to_string).collect();
             let alone = self.links.alone(&node.to_string(), &others);
             let zone = node.zone();
-            let last = self.isolations.iter_mut().rfind(|isolation| isolation.zone == zone);
+            let last = self.outages.isolations.iter_mut().rfind(|isolation| isolation.zone == zone);
             match last.filter(|isolation| isolation.to.is_none()) {
                 Some(isolation) if !alone => isolation.to = Some(self.board.moment()),
                 None if alone => {
-                    self.isolations.push(Isolation { zone, from: self.board.moment(), to: None });
+                    self.outages.isolations.push(Isolation { zone, from: self.board.moment(), to: None });
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn note_troubles(&mut self) {
+        let ill = [&self.down, &self.harmed, &self.hampered].iter().any(|nodes| !nodes.is_empty());
+        let calm = !ill && self.ended.is_empty() && self.swapped.is_empty() && self.links.all_work();
+        match self.outages.troubles.last_mut().filter(|trouble| trouble.to.is_none()) {
+            Some(trouble) if calm => trouble.to = Some(self.board.moment()),
+            None if !calm => self.outages.troubles.push(Trouble { from: self.board.moment(), to: None }),
+            _ => {}
         }
     }
 
@@ -416,6 +430,7 @@ impl Nemesis {
         self.heal_links(sim, &[]);
         self.board.mischief.end();
         self.swap_back(sim);
+        self.hampered.clear();
         for site in self.sites.values() {
             on_disks::mend(site);
             site.clock.set_right();

@@ -143,7 +143,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     let hunted = options.mutant.is_some();
     let ending = guarded(|| drive(&mut stage, &knobs, &mut nemesis, hunted));
     let simulated_ms = ms(stage.sim.elapsed());
-    let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
+    let invariants = judge::judge(&stage, &knobs, &ending, nemesis.outages());
     let must = |verdict: &&Verdict| match &options.drill {
         Some(drill) => drill.must_hold.contains(&verdict.id) || verdict.id == "hosts",
         None => true,
@@ -278,7 +278,7 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
         nodes: NODES.iter().map(|node| node.parse().expect("a node's name")).collect(),
         groups: u32::try_from(groups(knobs).len()).unwrap_or(1),
         ends_ms: knobs.safety_ms,
-        slots_ms: Vec::new(),
+        slots_ms: knobs.slots_at.map(|slots| slots.starts_ms()).unwrap_or_default(),
     };
     let able: Vec<Class> = able().into_iter().filter(|class| knobs.engine.plays(*class)).collect();
     let mut mix = Mix::draw(seed, &able);

@@ -5,16 +5,21 @@
 //!   worker 2  ask -> answer ...                       latency histogram, errors apart
 //! ```
 //! `bench kv` speaks etcd's own protocol and nothing else, so that the same program with the same
-//! settings measures KvSvr and etcd.
+//! settings measures KvSvr and etcd. `bench failover` and `bench churn` are no loops of load: they show how
+//! long a lost zone is felt, and what members hold while their keys are written over and over.
 //!
 //! Invariant: an operation counts only when it was answered with success within the measured time;
 //! errors are counted beside, never mixed in.
 //!
 //! Not here: starting what is measured (`dev up`, `make bench-peers`).
 
+mod batch;
+mod churn;
 mod compare;
+mod failover;
 mod kv;
 mod load;
+mod processes;
 mod queue;
 
 use clap::Subcommand;
@@ -28,6 +33,12 @@ use load::Measured;
 pub enum BenchCommand {
     /// Put or get through the etcd API, at this cluster or at any etcd
     Kv(kv::KvArgs),
+    /// Write many operations a request to the data groups
+    Batch(batch::BatchArgs),
+    /// End the leader's zone of a dev cluster again and again: how long can nobody write?
+    Failover(failover::FailoverArgs),
+    /// Write, overwrite and compact in rounds: what do the members of a dev cluster hold?
+    Churn(churn::ChurnArgs),
     /// Enqueue messages, each durable on two zones before the answer
     Queue(queue::QueueArgs),
 }
@@ -39,6 +50,9 @@ pub enum BenchCommand {
 pub async fn run(command: BenchCommand, format: Format) -> Result<(), Failure> {
     match command {
         BenchCommand::Kv(args) => kv::run(args, format).await,
+        BenchCommand::Batch(args) => batch::run(args, format).await,
+        BenchCommand::Failover(args) => failover::run(args, format).await,
+        BenchCommand::Churn(args) => churn::run(args, format).await,
         BenchCommand::Queue(args) => {
             let measured = queue::run(args).await?;
             print(format, &measured, Measured::line)?;

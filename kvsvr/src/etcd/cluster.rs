@@ -5,13 +5,13 @@
 //! replaced in all of a node's groups at once, by `hongbao kv member replace`. So what etcd does step
 //! by step (remove, add, promote) is checked here as etcd checks it, in its order and words, and a
 //! step that would leave another number of voters ends as it does at an etcd that fears for its
-//! quorum.
+//! quorum. `docs/kvsvr-members.md` is the table of what is answered to what.
 //!
-//! Invariant: nothing here changes who votes.
+//! Invariant: nothing here changes who votes, and no call is acknowledged that changed nothing it was to change.
 
 use std::sync::Arc;
 
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use world::NodeId;
 
 use super::courier::Courier;
@@ -84,8 +84,20 @@ fn not_found() -> Status {
     Status::not_found("etcdserver: member not found")
 }
 
+fn bad_urls() -> Status {
+    Status::invalid_argument("etcdserver: given member URLs are invalid")
+}
+
+fn urls_exist() -> Status {
+    Status::failed_precondition("etcdserver: Peer URLs already exists")
+}
+
 fn not_enough_started() -> Status {
     Status::failed_precondition("etcdserver: re-configuration failed due to not enough started members")
+}
+
+fn shares_url(member: &Member, urls: &[String]) -> bool {
+    member.peer_ur_ls.iter().any(|url| urls.contains(url))
 }
 
 /// Whether these are URLs a member could be reached at.
@@ -96,7 +108,7 @@ fn check_urls(urls: &[String]) -> Result<(), Status> {
             .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
     };
     if urls.is_empty() || !urls.iter().all(fits) {
-        return Err(Status::new(Code::InvalidArgument, "etcdserver: given member URLs are invalid"));
+        return Err(bad_urls());
     }
     Ok(())
 }
@@ -121,9 +133,12 @@ impl Cluster for ClusterService {
         self.check_admin(&request)?;
         let request = request.into_inner();
         check_urls(&request.peer_ur_ls)?;
-        let taken = |member: Member| member.peer_ur_ls.iter().any(|url| request.peer_ur_ls.contains(url));
-        if self.members().into_iter().any(taken) {
-            return Err(Status::failed_precondition("etcdserver: Peer URLs already exists"));
+        if self.members().iter().any(|member| shares_url(member, &request.peer_ur_ls)) {
+            return Err(urls_exist());
+        }
+        if request.is_learner {
+            // The only learner there is, for a while, is the disk that replaces a lost one.
+            return Err(Status::failed_precondition("etcdserver: too many learner members in cluster"));
         }
         Err(not_enough_started())
     }
@@ -143,10 +158,15 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         self.check_admin(&request)?;
         let request = request.into_inner();
+        check_urls(&request.peer_ur_ls)?;
         let member = self.find(request.id)?;
+        let others = self.members().into_iter().filter(|other| other.id != member.id);
+        if others.into_iter().any(|other| shares_url(&other, &request.peer_ur_ls)) {
+            return Err(urls_exist());
+        }
         if member.peer_ur_ls != request.peer_ur_ls {
             // Addresses stand in cluster.toml, the same on all nodes.
-            return Err(Status::invalid_argument("etcdserver: given member URLs are invalid"));
+            return Err(bad_urls());
         }
         Ok(Response::new(MemberUpdateResponse { header: self.header(), members: self.members() }))
     }
@@ -157,7 +177,9 @@ impl Cluster for ClusterService {
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         self.check_admin(&request)?;
         if self.find(request.into_inner().id)?.is_learner {
-            return Err(not_enough_started());
+            // It will vote when it has caught up: the replacement that added it sees to that.
+            let waits = "etcdserver: can only promote a learner member which is in sync with leader";
+            return Err(Status::failed_precondition(waits));
         }
         Err(Status::failed_precondition("etcdserver: can only promote a learner member"))
     }

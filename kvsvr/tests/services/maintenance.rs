@@ -231,12 +231,15 @@ async fn every_endpoint_lists_the_members_and_refuses_to_change_their_number() {
     let mut service = ClusterClient::new(trio.channel(1).await);
     let few = "etcdserver: re-configuration failed due to not enough started members";
     let invalid = "etcdserver: given member URLs are invalid";
-    let add = |url: &str| MemberAddRequest { peer_ur_ls: vec![url.to_owned()], is_learner: true };
-    refused(service.member_add(add("nonsense")).await, Code::InvalidArgument, invalid);
+    let learners = "etcdserver: too many learner members in cluster";
+    let add = |url: &str, is_learner| MemberAddRequest { peer_ur_ls: vec![url.to_owned()], is_learner };
+    refused(service.member_add(add("nonsense", true)).await, Code::InvalidArgument, invalid);
     refused(service.member_add(MemberAddRequest::default()).await, Code::InvalidArgument, invalid);
-    let taken = service.member_add(add(&lists[0][2].peer_ur_ls[0])).await;
-    refused(taken, Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
-    refused(service.member_add(add("http://h:1")).await, Code::FailedPrecondition, few);
+    let taken = "etcdserver: Peer URLs already exists";
+    let others = lists[0][2].peer_ur_ls.clone();
+    refused(service.member_add(add(&others[0], false)).await, Code::FailedPrecondition, taken);
+    refused(service.member_add(add("http://h:1", false)).await, Code::FailedPrecondition, few);
+    refused(service.member_add(add("http://h:1", true)).await, Code::FailedPrecondition, learners);
     let missing = "etcdserver: member not found";
     refused(service.member_remove(MemberRemoveRequest { id: 3 }).await, Code::NotFound, missing);
     let id = lists[0][0].id;
@@ -246,6 +249,8 @@ async fn every_endpoint_lists_the_members_and_refuses_to_change_their_number() {
     refused(promoted, Code::FailedPrecondition, "etcdserver: can only promote a learner member");
     let peer_ur_ls = lists[0][0].peer_ur_ls.clone();
     service.member_update(MemberUpdateRequest { id, peer_ur_ls }).await.expect("nothing changes");
+    let both = MemberUpdateRequest { id, peer_ur_ls: others };
+    refused(service.member_update(both).await, Code::FailedPrecondition, taken);
     let elsewhere = MemberUpdateRequest { id, peer_ur_ls: vec!["http://h:1".to_owned()] };
     refused(service.member_update(elsewhere).await, Code::InvalidArgument, invalid);
 }

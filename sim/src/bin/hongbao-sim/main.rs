@@ -4,6 +4,7 @@
 //!   run   --seed N [--seeds K]   each seed in a process of its own, two at a time; exit 11 on a broken invariant
 //!   meta  --seed N [--seeds K]   each seed in two processes: their traces must be equal, byte for byte
 //!   child --seed N               one seed in this process (what the others start)
+//!   zone  --mutant M             no simulation: a real zone with a known mistake, for tests of real processes
 //! ```
 //! Invariant: a process runs one seed. Counters of tokio and hyper are the process's, and a second
 //! seed would not begin as the first did.
@@ -16,6 +17,7 @@ mod hooks;
 mod many;
 mod meta;
 mod mutants;
+mod zone;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +58,9 @@ enum Command {
     /// Run one seed in this process
     #[command(hide = true)]
     Child(ChildArgs),
+    /// Run a real node with a known mistake switched on
+    #[command(hide = true)]
+    Zone(zone::ZoneArgs),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -175,6 +180,7 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(&args),
         Command::Drill(args) => drills::run(args),
         Command::Child(args) => child(&args),
+        Command::Zone(args) => zone::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
