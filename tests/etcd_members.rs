@@ -31,8 +31,9 @@ fn told(endpoint: &str, own: &Member, line: &str) -> String {
     let line = line.replace("OWN-ID", &own.id).replace("OWN-URL", &own.url);
     let ran = etcdctl(endpoint, &line.split(' ').collect::<Vec<_>>());
     let error = ran.err.lines().find(|line| line.starts_with("Error")).unwrap_or_default();
-    let out = ran.out.replace(&own.id, "OWN-ID");
-    let out = out.split(" in cluster").next().unwrap_or_default().trim_end().to_owned();
+    // Ids are padded to one width; a cluster's id is its own.
+    let words: Vec<&str> = ran.out.split_whitespace().take_while(|word| *word != "in").collect();
+    let out = words.join(" ");
     format!("{line}\n  exit {}: {out}{error}", ran.code)
         .replace(&own.id, "OWN-ID")
         .replace(&own.url, "OWN-URL")
