@@ -13,6 +13,7 @@
 //! Not here: what happens when (schedule.rs), and faults that have no player: those are counted under
 //! `not-played`, so that nobody believes they were tested.
 
+mod notes;
 mod on_disks;
 mod on_links;
 mod on_nodes;
@@ -36,7 +37,7 @@ use crate::host::node::{Push, Site};
 use crate::host::orders::Typed;
 use crate::host::{APPS, BANK, CROWD, OPERATOR};
 use crate::links::{Links, Reason};
-use crate::oracle::i9_island::{Isolation, Outages, Trouble};
+use crate::oracle::i9_island::Outages;
 use crate::schedule::{Action, Class, Schedule, Step, Tail, ZoneVerb};
 use crate::stage::Stage;
 use crate::target::Target;
@@ -244,36 +245,6 @@ impl Nemesis {
         self.supervise(sim, now_ms);
         self.note_isolations();
         self.note_troubles();
-    }
-
-    fn note_isolations(&mut self) {
-        if self.noted.replace(self.links.version()) == Some(self.links.version()) {
-            return;
-        }
-        for node in self.sites.keys() {
-            let others: Vec<String> =
-                self.sites.keys().filter(|other| *other != node).map(ToString::to_string).collect();
-            let alone = self.links.alone(&node.to_string(), &others);
-            let zone = node.zone();
-            let last = self.outages.isolations.iter_mut().rfind(|isolation| isolation.zone == zone);
-            match last.filter(|isolation| isolation.to.is_none()) {
-                Some(isolation) if !alone => isolation.to = Some(self.board.moment()),
-                None if alone => {
-                    self.outages.isolations.push(Isolation { zone, from: self.board.moment(), to: None });
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn note_troubles(&mut self) {
-        let ill = [&self.down, &self.harmed, &self.hampered].iter().any(|nodes| !nodes.is_empty());
-        let calm = !ill && self.ended.is_empty() && self.swapped.is_empty() && self.links.all_work();
-        match self.outages.troubles.last_mut().filter(|trouble| trouble.to.is_none()) {
-            Some(trouble) if calm => trouble.to = Some(self.board.moment()),
-            None if !calm => self.outages.troubles.push(Trouble { from: self.board.moment(), to: None }),
-            _ => {}
-        }
     }
 
     fn supervise(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64) {
