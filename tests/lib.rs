@@ -170,8 +170,16 @@ impl DevCluster {
     /// # Panics
     /// When it does not run.
     pub fn kill(&self, node: &str) {
+        self.signal(node, "KILL");
+    }
+
+    /// Sends a node's process a signal.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, node: &str, signal: &str) {
         let pid = self.field(node, "pid");
-        let ran = run(Command::new("kill").args(["-KILL", &pid]));
+        let ran = run(Command::new("kill").args([&format!("-{signal}"), &pid]));
         assert_eq!(ran.code, 0, "{}", ran.err);
     }
 }

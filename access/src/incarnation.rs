@@ -2,7 +2,8 @@
 //! holds the cursors which say what has left.
 //!
 //! ```text
-//!   incarnation.json   { "format": 1, "incarnation": "<32 hex>", "boot_epoch": <highest tried> }
+//!   incarnation.json   { "format": 2, "incarnation": "<32 hex>", "boot_epoch": <highest tried> }
+//!                      and a check (`world::checked`); files of format 1 have none, are taken, and get one
 //! ```
 //! The boot epoch about to be taken is written here *before* the store raises it. So at every start
 //! the store's epoch is at most the one on disk; if it is higher, this disk is older than the last
@@ -19,11 +20,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use world::checked::{self, Line};
 use world::disk::Disk;
 use world::rng::{EntropyError, secret_bytes};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Without a check.
+const FORMAT_BARE: u32 = 1;
 const FILE_NAME: &str = "incarnation.json";
+const CHECK_CONTEXT: &str = "hongbao 2026 disk incarnation";
 
 /// 16 unpredictable bytes, shown as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -156,7 +161,7 @@ impl DiskIdentity {
         if let Some(parent) = self.path.parent() {
             disk.create_dir_all(parent).map_err(failed)?;
         }
-        disk.publish(&self.path, &bytes).map_err(failed)?;
+        disk.publish(&self.path, &checked::seal(CHECK_CONTEXT, &bytes)).map_err(failed)?;
         self.boot_epoch = next;
         assert!(stored < self.boot_epoch, "a boot epoch that does not rise");
         Ok(next)
@@ -165,9 +170,15 @@ impl DiskIdentity {
 
 fn parse(path: PathBuf, bytes: &[u8]) -> Result<DiskIdentity, IncarnationError> {
     let damaged = |reason: String| IncarnationError::Damaged { path: path.clone(), reason };
-    let document: Document = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-    if document.format != FORMAT {
-        return Err(damaged(format!("its format is {}, this program reads {FORMAT}", document.format)));
+    let (line, format) =
+        match checked::open(CHECK_CONTEXT, bytes).map_err(|error| damaged(error.to_string()))? {
+            Line::Checked(line) => (line, FORMAT),
+            Line::Bare(line) => (line, FORMAT_BARE),
+        };
+    let document: Document = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
+    if document.format != format {
+        let found = document.format;
+        return Err(damaged(format!("its format is {found}, and what stands in it is of format {format}")));
     }
     let incarnation = Incarnation::parse(&document.incarnation)
         .ok_or_else(|| damaged("the incarnation is not 32 hex digits".to_owned()))?;
@@ -231,6 +242,30 @@ mod tests {
         RealDisk.publish(&dir.path().join(FILE_NAME), b"{}").expect("publish");
         let error = DiskIdentity::load(&RealDisk, dir.path()).expect_err("a damaged identity");
         assert!(error.to_string().contains("delete it"), "{error}");
+    }
+
+    #[test]
+    fn a_bit_that_flips_is_never_believed_and_a_file_without_a_check_is_taken_once() {
+        let dir = dir();
+        let path = dir.path().join(FILE_NAME);
+        let old = br#"{"format":1,"incarnation":"000102030405060708090a0b0c0d0e0f","boot_epoch":6}"#;
+        RealDisk.publish(&path, old).expect("publish");
+        let mut disk = DiskIdentity::load(&RealDisk, dir.path()).expect("an older version's file");
+        assert_eq!(disk.prepare(&RealDisk, 6).expect("prepare"), 7);
+        let written = RealDisk.read(&path).expect("there");
+        assert!(
+            written.starts_with(
+                br#"{"format":2,"incarnation":"000102030405060708090a0b0c0d0e0f","boot_epoch":7}"#
+            )
+        );
+        for bit in 0..written.len() * 8 {
+            let mut flipped = written.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            RealDisk.publish(&path, &flipped).expect("publish");
+            let refused = DiskIdentity::load(&RealDisk, dir.path());
+            let message = refused.err().unwrap_or_else(|| panic!("bit {bit} is believed")).to_string();
+            assert!(message.contains("incarnation.json") && message.contains("delete it"), "{message}");
+        }
     }
 
     #[test]

@@ -254,6 +254,20 @@ impl Cluster {
         self.nodes.iter().map(|node| node.id.zone()).collect()
     }
 
+    /// Whether this zone is one of the cluster's. Asked before anything is sent about it.
+    ///
+    /// # Errors
+    /// Exit code 3, naming the zones there are.
+    pub fn check_zone(&self, zone: ZoneId) -> Result<(), Failure> {
+        let zones = self.zones();
+        if zones.contains(&zone) {
+            return Ok(());
+        }
+        let known: Vec<String> = zones.iter().map(ToString::to_string).collect();
+        let message = format!("no zone {zone} in cluster.toml; there are {}", known.join(", "));
+        Err(Failure::new(Exit::NotFound, message))
+    }
+
     /// The node with this id.
     ///
     /// # Errors

@@ -88,7 +88,11 @@ impl HttpClient {
     ) -> Result<Answer, HttpError> {
         let address = self.address.clone();
         let no_answer = |reason: String| HttpError::NoAnswer { address: address.clone(), reason };
-        let mut sender = self.ready().await?;
+        let connecting = tokio::time::timeout(deadline, self.ready()).await;
+        let mut sender = connecting.map_err(|_| HttpError::Unreachable {
+            address: address.clone(),
+            reason: format!("no connection within {deadline:?}"),
+        })??;
         let mut request = Request::builder().method(method).uri(path).header("host", &self.address);
         if let Some(token) = &self.bearer {
             request = request.header("authorization", format!("Bearer {token}"));

@@ -17,8 +17,10 @@
 mod attempt;
 #[cfg(all(test, feature = "server"))]
 mod client_test;
+mod stream;
 mod watch;
 
+pub use stream::KvStream;
 pub use watch::{WatchBatch, WatchEnd, WatchEvent, Watcher};
 
 use std::collections::BTreeMap;

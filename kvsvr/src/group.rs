@@ -8,23 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use replica::engine::View;
 use replica::error::{ProposeError, ReadError};
+pub use replica::status::Standing;
 use tokio::sync::watch;
-use world::NodeId;
-
-/// Where a member of a group stands, for headers and status answers. A report, not a permission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Who leads, as far as this member knows.
-    pub leader: Option<NodeId>,
-    /// The term it is in.
-    pub term: u64,
-    /// Last index of its log.
-    pub last_index: u64,
-    /// Last index it knows to be committed.
-    pub committed_index: u64,
-    /// Last index it has applied.
-    pub applied_index: u64,
-}
 
 /// A member of a replicated group.
 #[async_trait]

@@ -38,13 +38,6 @@ impl<M: Machine> KvGroup for Group<M> {
     }
 
     fn standing(&self) -> Standing {
-        let status = self.status();
-        Standing {
-            leader: status.leader,
-            term: status.term,
-            last_index: status.last_index,
-            committed_index: status.committed_index,
-            applied_index: status.applied_index,
-        }
+        Group::standing(self)
     }
 }

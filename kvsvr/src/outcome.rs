@@ -11,7 +11,7 @@
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Status};
-use world::NodeId;
+use world::{NodeId, mux};
 
 use crate::refusal::Refusal;
 
@@ -84,6 +84,33 @@ pub(crate) fn done_nothing(code: Code, text: &str) -> Status {
     let mut status = Status::new(code, text);
     status.metadata_mut().insert(NOT_DONE_KEY, MetadataValue::from_static("1"));
     status
+}
+
+/// Why a call on a stream of many has no answer, as the status a unary call would have ended with.
+pub(crate) fn mux_status(error: mux::CallError) -> Status {
+    match error {
+        mux::CallError::Full => CallError::Overloaded("too many calls wait".to_owned()).status(),
+        // It carries the promise when no connection could be made.
+        mux::CallError::Unopened(status) => status,
+        mux::CallError::Refused(mux::Refusal { code, message, not_done: true }) => {
+            done_nothing(Code::from_i32(code), &message)
+        }
+        mux::CallError::Refused(mux::Refusal { code, message, not_done: false }) => {
+            Status::new(Code::from_i32(code), message)
+        }
+        open @ (mux::CallError::Late | mux::CallError::Broken(_)) => {
+            CallError::Unknown(open.to_string()).status()
+        }
+    }
+}
+
+/// How the serving end of such a stream says the same.
+pub(crate) fn mux_refusal(status: &Status) -> mux::Refusal {
+    mux::Refusal {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        not_done: not_done(status),
+    }
 }
 
 /// Whether a status promises that nothing was or will be done: the server said so, or the request

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   peers port   native DataKv (system group, data groups), ControlHop (the end of a forward)
-//!   etcd port    etcd KV, Watch, Lease, Auth, Cluster, Maintenance, Lock, Election;
+//!   etcd port    etcd KV, Watch, Lease, Auth, Cluster, Maintenance, Lock, Election; KvStream;
 //!                gRPC health and reflection; HTTP /health /version /metrics
 //! ```
 //! Invariant: both ports serve the same members.
@@ -25,7 +25,8 @@ use crate::etcd::http::{Pages, add_pages};
 use crate::etcd::metrics::Metrics;
 use crate::etcd::{
     AuthService, ClusterService, ElectionService, HealthService, HopService, Identity, KvService,
-    LeaseService, LockService, MaintenanceService, MemberInfo, StateBytes, Tools, WatchService,
+    LeaseService, LockService, MaintenanceService, MemberInfo, StateBytes, StreamService, Tools,
+    WatchService,
 };
 use crate::group::KvGroup;
 use crate::lease::LeaseKeeper;
@@ -45,12 +46,14 @@ use crate::wire::grpc_health::health_server::HealthServer;
 use crate::wire::lock::lock_server::LockServer;
 use crate::wire::native::control_hop_server::ControlHopServer;
 use crate::wire::native::data_kv_server::DataKvServer;
+use crate::wire::native::kv_stream_server::KvStreamServer;
 
 /// The KV's services of one node.
 #[derive(Clone)]
 pub struct KvServer {
     native: NativeService,
     kv: KvService,
+    stream: StreamService,
     watch: WatchService,
     cluster: ClusterService,
     maintenance: MaintenanceService,
@@ -121,6 +124,7 @@ impl KvServer {
             native: NativeService::new(system, system_watch, data),
             lock: LockService::new(tools.clone()),
             election: ElectionService::new(tools.clone()),
+            stream: StreamService::new(tools.kv.clone(), stopping.subscribe()),
             kv: tools.kv,
             watch: tools.watch,
             lease: tools.lease,
@@ -160,12 +164,15 @@ impl KvServer {
         let watch = WatchServer::new(self.watch.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
+        let stream =
+            KvStreamServer::new(self.stream.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (reflection, reflection_alpha) = reflection();
         let routes = Routes::new(self.kv_service())
             .add_service(HealthServer::new(self.pages.health.clone()))
             .add_service(reflection)
             .add_service(reflection_alpha)
             .add_service(watch)
+            .add_service(stream)
             .add_service(AuthServer::new(self.auth.clone()))
             .add_service(LeaseServer::new(self.lease.clone()))
             .add_service(LockServer::new(self.lock.clone()))

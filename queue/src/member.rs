@@ -34,13 +34,6 @@ impl Log for Group<QueueMachine> {
     }
 
     fn changed(&self) -> Changed {
-        let mut status = self.watch();
-        status.mark_unchanged();
-        Box::pin(async move {
-            // When the group has stopped there is nothing more to see; the waiter's deadline ends it.
-            if status.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
+        Box::pin(self.next_change())
     }
 }

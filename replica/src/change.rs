@@ -128,7 +128,7 @@ impl<M: Machine> Group<M> {
     /// [`ChangeError`].
     pub async fn finish_change(&self) -> Result<(), ChangeError> {
         self.check_leads()?;
-        if !self.members().joint {
+        if !self.members().is_joint() {
             return Ok(());
         }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), Steps::One).await

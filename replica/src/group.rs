@@ -4,7 +4,7 @@
 //!   propose -> batcher -> Raft -> log, peers, machine -> reply
 //!   read_barrier -> read gate -> quorum       read -> machine and state, one consistent cut
 //!   read_barrier_anywhere -> another gate -> here or at the leader
-//!   watch <- status <- Raft's metrics
+//!   standing, status, next_change <- Raft's metrics
 //! ```
 //!
 //! Invariant: nothing here can acknowledge a write that Raft has not committed and applied, nor
@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::metrics::RaftMetrics;
-use openraft::type_config::alias::WatchReceiverOf;
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
+use openraft::type_config::alias::VoteOf;
 use openraft::{Instant as _, Raft};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -41,7 +41,7 @@ use crate::network::service::Acquaintance;
 use crate::reads::{LeaderRound, MemberRound, ReadGate};
 use crate::retention;
 use crate::state::{PinnedState, StateHandle, StateStore};
-use crate::status::{Counters, GroupStatus, MemberStatus};
+use crate::status::{Counters, GroupStatus, MemberStatus, Standing};
 use crate::types::{LogId, Peer, TypeConfig};
 
 /// A running member of a group whose machine is `M`.
@@ -59,8 +59,7 @@ pub struct Group<M: Machine> {
     gate: Arc<ReadGate>,
     /// Passed by followers too.
     member_gate: Arc<ReadGate>,
-    reporter: Arc<Reporter>,
-    status: watch::Receiver<GroupStatus>,
+    reporter: Reporter,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -94,15 +93,12 @@ impl<M: Machine> Group<M> {
             links: Arc::clone(&links),
         };
         let patience = config.election_patience();
-        let reporter = Arc::new(Reporter { group: id, own, patience, counters });
-        let first = reporter.report(&raft.metrics().borrow_watched());
-        let (reports, status) = watch::channel(first);
+        let reporter = Reporter { group: id, own, patience, counters };
         let tasks = vec![
             tokio::spawn(Arc::clone(&batcher).run(raft.clone(), clock)),
             tokio::spawn(Arc::clone(&gate).run(leader_round())),
             tokio::spawn(Arc::clone(&member_gate).run(member_round)),
             tokio::spawn(retention::run(raft.clone(), extent, config.clone())),
-            tokio::spawn(follow(Arc::clone(&reporter), raft.metrics(), reports)),
         ];
         let tasks = Mutex::new(tasks);
         Arc::new(Group {
@@ -118,7 +114,6 @@ impl<M: Machine> Group<M> {
             gate,
             member_gate,
             reporter,
-            status,
             tasks,
         })
     }
@@ -195,10 +190,10 @@ impl<M: Machine> Group<M> {
         let mut metrics = self.raft.metrics();
         let settled = async {
             loop {
-                match standing(&metrics.borrow_watched()) {
-                    Standing::Follows => return false,
-                    Standing::Leads => return true,
-                    Standing::Elected => {}
+                match readiness(&metrics.borrow_watched()) {
+                    Readiness::Follows => return false,
+                    Readiness::Leads => return true,
+                    Readiness::Elected => {}
                 }
                 if metrics.changed().await.is_err() {
                     return false;
@@ -238,25 +233,61 @@ impl<M: Machine> Group<M> {
         self.reporter.report(&self.raft.metrics().borrow_watched())
     }
 
-    /// The member's view of the group whenever it changes.
+    /// The part of it that goes with every answer.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<GroupStatus> {
-        self.status.clone()
+    pub fn standing(&self) -> Standing {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Standing {
+            leader: metrics.current_leader.and_then(node_of),
+            term: metrics.current_term,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.local_committed),
+            applied_index: index(&metrics.last_applied),
+        }
     }
 
-    /// Waits until some member leads, as far as this one knows; answers who.
-    ///
-    /// # Errors
-    /// [`ReadError::Unavailable`] when nobody does within `patience`.
-    pub async fn wait_for_leader(&self, patience: Duration) -> Result<NodeId, ReadError> {
-        let mut status = self.watch();
-        let found = status.wait_for(|status| status.leader.is_some() || status.stopped.is_some());
-        let leader = tokio::time::timeout(patience, found)
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|status| status.leader);
-        leader.ok_or_else(|| ReadError::Unavailable(format!("{} has no leader", self.id)))
+    /// Resolves when something was applied, or the leadership moved, after this call; never when the
+    /// group has stopped.
+    pub fn next_change(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut applied = self.applied();
+        applied.mark_unchanged();
+        let mut server = self.raft.server_metrics();
+        let led = leadership(&server.borrow_watched());
+        async move {
+            let applied = async {
+                if applied.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let moved = async {
+                while leadership(&server.borrow_watched()) == led {
+                    if server.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = applied => {}
+                () = moved => {}
+            }
+        }
+    }
+
+    /// Waits until this member knows another leader than itself.
+    pub(crate) async fn other_leader(&self, patience: Duration) -> Option<NodeId> {
+        let mut server = self.raft.server_metrics();
+        let moved = async {
+            loop {
+                let leader = server.borrow_watched().current_leader.and_then(node_of);
+                if leader.is_some_and(|leader| leader != self.own.node) {
+                    return leader;
+                }
+                server.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(patience, moved).await.ok()?
     }
 
     /// Takes a snapshot now, whatever the log's length: makes the state durable and lets the log
@@ -288,7 +319,11 @@ impl<M: Machine> Group<M> {
         members::View {
             voters: members_of(&mut membership.voter_ids()),
             learners: members_of(&mut membership.learner_ids()),
-            joint: membership.get_joint_config().len() > 1,
+            majorities: membership
+                .get_joint_config()
+                .iter()
+                .map(|voters| members_of(&mut voters.iter().copied()))
+                .collect(),
             last_index,
             alive,
             lag_entries_max: self.config.transfer_lag_entries_max,
@@ -345,21 +380,21 @@ impl<M: Machine> Group<M> {
 
 /// How a member stands towards writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Readiness {
     Follows,
     /// It leads, and no quorum has answered it as a leader yet.
     Elected,
     Leads,
 }
 
-fn standing(metrics: &RaftMetrics<TypeConfig>) -> Standing {
+fn readiness(metrics: &RaftMetrics<TypeConfig>) -> Readiness {
     let alone = || metrics.membership_config.membership().voter_ids().count() == 1;
     if !metrics.state.is_leader() {
-        Standing::Follows
+        Readiness::Follows
     } else if metrics.last_quorum_acked.is_some() || alone() {
-        Standing::Leads
+        Readiness::Leads
     } else {
-        Standing::Elected
+        Readiness::Elected
     }
 }
 
@@ -426,18 +461,7 @@ fn index(id: &Option<LogId>) -> u64 {
     id.as_ref().map_or(0, |id| id.index)
 }
 
-/// Publishes a status for every change of the metrics until Raft stops.
-async fn follow(
-    reporter: Arc<Reporter>,
-    mut metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
-    reports: watch::Sender<GroupStatus>,
-) {
-    while metrics.changed().await.is_ok() {
-        let status = reporter.report(&metrics.borrow_watched());
-        reports.send_replace(status);
-    }
-    reports.send_modify(|status| {
-        status.stopped.get_or_insert_with(|| "the replica stopped".to_owned());
-        status.is_leader = false;
-    });
+/// Which leadership this is: the term's, and whether it is settled.
+fn leadership(metrics: &RaftServerMetrics<TypeConfig>) -> (Option<u64>, VoteOf<TypeConfig>) {
+    (metrics.current_leader, metrics.vote)
 }

@@ -42,7 +42,7 @@ use crate::network::client::Factory;
 use crate::network::link::Links;
 use crate::network::meet::meet;
 use crate::network::service::{PeerService, Registry};
-use crate::state::{StateHandle, StateStore};
+use crate::state::{Hot, StateHandle, StateStore};
 use crate::status::GroupStatus;
 use crate::transfer::TransferError;
 use crate::types::{LogId, TypeConfig};
@@ -117,6 +117,7 @@ pub struct Host {
     raft: Arc<openraft::Config>,
     clock: Arc<dyn Clock>,
     engines: Engines,
+    hot: Arc<Hot>,
     links: Arc<Links>,
     registry: Arc<Registry>,
     groups: Mutex<BTreeMap<GroupId, Arc<dyn HostedGroup>>>,
@@ -144,6 +145,7 @@ impl Host {
             raft,
             clock,
             engines,
+            hot: Arc::default(),
             registry: Registry::new(),
             groups: Mutex::new(BTreeMap::new()),
             obstacles: Arc::default(),
@@ -188,7 +190,8 @@ impl Host {
             return Err(HostError::Duplicate(id));
         }
         let refused = |error| refused(id, error);
-        let state = StateStore::open(id, Arc::clone(&self.engines.state), machine).map_err(refused)?;
+        let (engine, hot) = (Arc::clone(&self.engines.state), Arc::clone(&self.hot));
+        let state = StateStore::open_beside(id, engine, machine, hot).map_err(refused)?;
         let handle = state.handle();
         let log = LogStore::open(id, Arc::clone(&self.engines.log), self.engines.log_writer.clone());
         let log = log.map_err(refused)?.guarded_by(handle.flushed_next());

@@ -58,6 +58,9 @@ pub const SNAPSHOT_PAGE_BYTES: usize = 256 << 10;
 /// Snapshot pages read ahead of the network, on either side.
 pub const SNAPSHOT_PAGES_AHEAD: usize = 4;
 
+/// Memory for pairs of the state that were read lately, of all groups of a node.
+pub const HOT_BYTES_MAX: u64 = 64 << 20;
+
 const _: () = assert!(COMMAND_BYTES_MAX + PROPOSAL_BYTES_MAX < MESSAGE_BYTES_MAX / 4);
 const _: () = assert!(COMMAND_BYTES_MAX < BACKLOG_BYTES_MAX);
 const _: () = assert!(APPEND_WINDOW_FRAMES <= 64);

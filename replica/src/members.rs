@@ -26,8 +26,9 @@ pub struct View {
     pub voters: BTreeSet<MemberId>,
     /// Who follows without a vote.
     pub learners: BTreeSet<MemberId>,
-    /// Whether a change is under way.
-    pub joint: bool,
+    /// The sets of voters of each of which a majority is needed: two while a change is under way, and then
+    /// `voters` is all of them.
+    pub majorities: Vec<BTreeSet<MemberId>>,
     /// Index of the leader's last log entry.
     pub last_index: u64,
     /// The last index each member that answers is known to hold, the leader included.
@@ -122,6 +123,12 @@ pub enum MemberError {
 }
 
 impl View {
+    /// Whether a change is under way.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        self.majorities.len() > 1
+    }
+
     /// The voter that is a disk of `node`.
     ///
     /// # Errors
@@ -149,7 +156,7 @@ impl View {
     /// # Errors
     /// [`MemberError::InProgress`], [`MemberError::AlreadyVoter`], [`MemberError::NoQuorum`].
     pub fn check_add_learner(&self, member: MemberId) -> Result<(), MemberError> {
-        if self.joint {
+        if self.is_joint() {
             return Err(MemberError::InProgress);
         }
         if self.voters.contains(&member) {
@@ -163,7 +170,7 @@ impl View {
     /// # Errors
     /// [`MemberError`].
     pub fn check_change(&self, voters: &BTreeSet<MemberId>) -> Result<(), MemberError> {
-        if self.joint {
+        if self.is_joint() {
             return Err(MemberError::InProgress);
         }
         if voters.is_empty() {
@@ -213,8 +220,10 @@ impl View {
             members.iter().filter(|member| member.node == new.node && **member != new).copied().collect()
         };
         let (old_voters, old_learners) = (others(&self.voters), others(&self.learners));
-        if self.joint {
-            self.check_quorum(&self.voters)?;
+        if self.is_joint() {
+            // Each by itself: of both together two disks of one node may be lost, the old one and the one that
+            // was to take its place.
+            self.majorities.iter().try_for_each(|voters| self.check_quorum(voters))?;
             return Ok(Step::FinishChange);
         }
         if let Some(alive) = old_voters.union(&old_learners).find(|old| self.alive.contains_key(*old)) {

@@ -50,6 +50,21 @@ pub struct GroupStatus {
     pub counts: Counts,
 }
 
+/// Where a member of a group stands, for headers and status answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Who leads, as far as this member knows.
+    pub leader: Option<NodeId>,
+    /// The term it is in.
+    pub term: u64,
+    /// Last index of its log.
+    pub last_index: u64,
+    /// Last index it knows to be committed.
+    pub committed_index: u64,
+    /// Last index it has applied.
+    pub applied_index: u64,
+}
+
 /// One member of a group as another one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberStatus {

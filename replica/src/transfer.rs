@@ -86,14 +86,6 @@ impl<M: Machine> Group<M> {
         Err(TransferError::NoLeader { waited_ms })
     }
 
-    /// Waits until this member knows another leader than itself.
-    async fn other_leader(&self, patience: Duration) -> Option<NodeId> {
-        let mut status = self.watch();
-        let node = self.own.node;
-        let moved = status.wait_for(|status| status.leader.is_some_and(|leader| leader != node));
-        tokio::time::timeout(patience, moved).await.ok()?.ok()?.leader
-    }
-
     async fn ask_to_elect(&self, candidate: MemberId) {
         let link = self.address(candidate).map(|address| self.links.to(Some(candidate), &address));
         let Some(Ok(link)) = link else { return };

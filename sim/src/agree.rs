@@ -8,8 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use replica::engine::View;
-use replica::engine::sim::SimEngine;
 use world::GroupId;
 
 use crate::host::node::Site;
@@ -71,8 +69,8 @@ pub fn healed(stage: &Stage, after_ms: u64, with_states: bool) -> Healed {
 /// machine's key; generations differ where a snapshot was received, so they are left out.
 fn hashes(site: &Site) -> BTreeMap<GroupId, String> {
     let mut states: BTreeMap<(u32, u32), blake3::Hasher> = BTreeMap::new();
-    let engine = SimEngine::open(&site.storage().state);
-    let scanned = engine.scan(&[], &[], false, &mut |key, value| {
+    let Some(state) = site.storage().state.view() else { return BTreeMap::new() };
+    let scanned = state.scan(&[], &[], false, &mut |key, value| {
         let number =
             |at: usize| key.get(at..at + 4).and_then(|raw| raw.try_into().ok()).map(u32::from_be_bytes);
         if let (Some(group), Some(generation), Some(own)) = (number(0), number(4), key.get(8..))

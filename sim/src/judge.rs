@@ -17,7 +17,7 @@ use crate::history::queue::QueueHistory;
 use crate::knobs::{Knobs, Scenario};
 use crate::oracle::i2_claims::ControlWrite;
 use crate::oracle::i5_balance::Reconcile;
-use crate::oracle::i9_island::{self, Isolation, Requests};
+use crate::oracle::i9_island::{self, Outages, Requests};
 use crate::oracle::{
     Findings, Verdict, bank, commands, i2_claims, i3_issue_once, i4_opens_kept, i5_balance, i6_only_the_plan,
     i7_nothing_lost, i8_leases, i8_linearizable, i8_revisions, i8_watch, i10_convergence, limits,
@@ -43,7 +43,7 @@ pub enum Ending {
 
 /// Looks at everything.
 #[must_use]
-pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending, isolations: &[Isolation]) -> Vec<Verdict> {
+pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending, outages: &Outages) -> Vec<Verdict> {
     let mut verdicts = vec![hosts(ending)];
     match ending {
         Ending::Broke(_) => return verdicts,
@@ -70,8 +70,8 @@ pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending, isolations: &[Isolat
     // A client of one node is denied whenever another leads: that says nothing about rejoining.
     let mut requests = Requests::of(&kv.0, &queue.0, &AccessHistory::default());
     requests.unanswered.clear();
-    verdicts.push(i9_island::check(isolations, &requests, REJOIN_MS).or_nothing_to_see());
-    verdicts.extend(etcd(stage, isolations));
+    verdicts.push(i9_island::check(outages, &requests, REJOIN_MS).or_nothing_to_see());
+    verdicts.extend(etcd(stage, outages));
     verdicts.push(commands::check(&stage.board.operator.lock()).or_nothing_to_see());
     verdicts
 }
@@ -99,7 +99,7 @@ fn converged(stage: &Stage, knobs: &Knobs, ending: &Ending) -> Verdict {
 }
 
 /// What etcd's clients saw.
-fn etcd(stage: &Stage, isolations: &[Isolation]) -> Vec<Verdict> {
+fn etcd(stage: &Stage, outages: &Outages) -> Vec<Verdict> {
     let board = &stage.board;
     let etcd = board.etcd.lock();
     let nothing = (QueueHistory::default(), AccessHistory::default());
@@ -111,7 +111,7 @@ fn etcd(stage: &Stage, isolations: &[Isolation]) -> Vec<Verdict> {
         i8_linearizable::check(&etcd.0),
         i8_watch::check(&etcd.0, &board.watchers.lock()),
         i8_leases::check(&board.leases.lock()).or_nothing_to_see(),
-        i9_island::check(isolations, &requests, REJOIN_MS).or_nothing_to_see(),
+        i9_island::check(outages, &requests, REJOIN_MS).or_nothing_to_see(),
     ]
 }
 

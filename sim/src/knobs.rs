@@ -13,6 +13,7 @@ use world::rng::{Seed, Stream};
 
 use crate::drill::Setting;
 use crate::drill::when::Slots;
+use crate::fabric::platter::EngineKind;
 use crate::fabric::storage::SyncTimes;
 
 /// Names of the seed's streams. A number is never given to another purpose.
@@ -51,6 +52,15 @@ pub fn stream(seed: u64, purpose: Purpose, number: u64) -> Stream {
 
 /// Users of a drill, at most: all of them act on one simulated host.
 const DRILL_USERS_MAX: u64 = 60;
+
+/// How long after the faults the last slot ends: nodes claim for it in peace, and users shake.
+pub const LAST_SLOT_ENDS_AFTER_MS: u64 = 5_500;
+/// When the first slot starts, if that is set: the event has been activated by then.
+const SET_SLOTS_FROM_MS: u64 = 4_500;
+/// Between two of these slots.
+const SET_SLOTS_GAP_MS: u64 = 600;
+/// One seed in so many runs over RocksDB.
+const ROCKS_ONE_IN: u32 = 8;
 
 /// Packets one user of a drill may be credited: enough that there are packets in every slot.
 const DRILL_CLAIMS: u32 = 50;
@@ -115,6 +125,8 @@ pub struct Knobs {
     pub made_up_packets: u32,
     /// One user in so many forgets what they were given and goes round the zones; 0 means nobody.
     pub greedy_one_in: u64,
+    /// What the nodes keep their logs and states in.
+    pub engine: EngineKind,
     /// When slots run; from activation to the end of the faults, if this is not given.
     pub slots_at: Option<Slots>,
 }
@@ -157,8 +169,25 @@ impl Knobs {
             revoked_key: chance.random_ratio(1, 3),
             made_up_packets: pick(chance, &[0, 0, 1, 3]),
             greedy_one_in: pick(chance, &[0, 0, 5, 1]),
+            engine: if chance.random_ratio(1, ROCKS_ONE_IN) { EngineKind::Rocks } else { EngineKind::Memory },
             slots_at: None,
         }
+        .with_slots_set(chance.random_ratio(1, 3))
+    }
+
+    /// In some seeds it is known beforehand when slots run, so that faults come when files are claimed.
+    fn with_slots_set(mut self, set: bool) -> Knobs {
+        self.slots_at = (set && self.scenario == Scenario::Event).then(|| self.slots_to_the_end());
+        self
+    }
+
+    /// Slots that end when [`Knobs::slots_at`] leaves them to the moment of activation, and begin at a set time.
+    #[must_use]
+    pub fn slots_to_the_end(&self) -> Slots {
+        let end_ms = self.safety_ms + LAST_SLOT_ENDS_AFTER_MS;
+        let length_ms = (end_ms - SET_SLOTS_FROM_MS) / u64::from(self.slots) - SET_SLOTS_GAP_MS;
+        let count = u16::try_from(self.slots).expect("slots are few");
+        Slots { first_ms: SET_SLOTS_FROM_MS, length_ms, gap_ms: SET_SLOTS_GAP_MS, count }
     }
 
     /// The knobs of a seed, on the setting of a drill: an event of the drill's size and slots.
@@ -177,6 +206,7 @@ impl Knobs {
             revoked_key: false,
             made_up_packets: 0,
             greedy_one_in: 0,
+            engine: EngineKind::Memory,
             ..Knobs::derive(seed)
         }
     }
@@ -212,6 +242,9 @@ mod tests {
             assert!(knobs.latency_ms.0 < knobs.latency_ms.1, "{knobs:?}");
             assert!(u64::from(knobs.partitions) <= knobs.high_water, "{knobs:?}");
             assert!(knobs.syncs.min_ms <= knobs.syncs.max_ms, "{knobs:?}");
+            let slots = knobs.slots_to_the_end();
+            assert!(2_000 <= slots.length_ms && slots.end_ms() <= knobs.safety_ms + LAST_SLOT_ENDS_AFTER_MS);
+            assert!(knobs.safety_ms + 2_000 < slots.end_ms(), "nobody could shake in peace: {slots:?}");
         }
     }
 }

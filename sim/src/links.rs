@@ -31,6 +31,7 @@ pub struct Links {
     cut: BTreeMap<(String, String), BTreeSet<Reason>>,
     held: BTreeSet<(String, String)>,
     told: BTreeMap<(String, String), State>,
+    version: u64,
 }
 
 fn ordered(one: &str, other: &str) -> (String, String) {
@@ -39,9 +40,27 @@ fn ordered(one: &str, other: &str) -> (String, String) {
 }
 
 impl Links {
+    /// Another number after every change of what is cut.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether messages pass between the two, both ways and at once.
+    #[must_use]
+    pub fn works(&self, one: &str, other: &str) -> bool {
+        !self.is_cut(one, other) && !self.is_cut(other, one) && !self.held.contains(&ordered(one, other))
+    }
+
+    fn is_cut(&self, from: &str, to: &str) -> bool {
+        let reasons = self.cut.get(&(from.to_owned(), to.to_owned()));
+        reasons.is_some_and(|reasons| !reasons.is_empty())
+    }
+
     /// Cuts one direction.
     pub fn cut(&mut self, from: &str, to: &str, reason: Reason) {
         if from != to {
+            self.version += 1;
             self.cut.entry((from.to_owned(), to.to_owned())).or_default().insert(reason);
         }
     }
@@ -49,6 +68,7 @@ impl Links {
     /// Takes a reason back.
     pub fn mend(&mut self, from: &str, to: &str, reason: Reason) {
         if let Some(reasons) = self.cut.get_mut(&(from.to_owned(), to.to_owned())) {
+            self.version += 1;
             reasons.remove(&reason);
         }
     }
@@ -65,14 +85,16 @@ impl Links {
         self.held.remove(&ordered(one, other));
     }
 
+    /// Whether every link works.
+    #[must_use]
+    pub fn all_work(&self) -> bool {
+        self.held.is_empty() && self.cut.values().all(BTreeSet::is_empty)
+    }
+
     /// Whether nothing passes between `host` and any of `others`, in either direction.
     #[must_use]
     pub fn alone(&self, host: &str, others: &[String]) -> bool {
-        let is_cut = |from: &str, to: &str| {
-            let reasons = self.cut.get(&(from.to_owned(), to.to_owned()));
-            reasons.is_some_and(|reasons| !reasons.is_empty())
-        };
-        others.iter().all(|other| is_cut(host, other) && is_cut(other, host))
+        others.iter().all(|other| self.is_cut(host, other) && self.is_cut(other, host))
     }
 
     /// Tells the simulation what changed; answers how many links did.
@@ -83,14 +105,10 @@ impl Links {
         pairs.extend(self.told.keys().cloned());
         let mut changed = 0;
         for (one, other) in pairs {
-            let is_cut = |from: &str, to: &str| {
-                let reasons = self.cut.get(&(from.to_owned(), to.to_owned()));
-                reasons.is_some_and(|reasons| !reasons.is_empty())
-            };
             let key = (one.clone(), other.clone());
             let now = State {
-                forth: is_cut(&one, &other),
-                back: is_cut(&other, &one),
+                forth: self.is_cut(&one, &other),
+                back: self.is_cut(&other, &one),
                 held: self.held.contains(&key),
             };
             let before = self.told.insert(key, now).unwrap_or_default();

@@ -46,7 +46,10 @@ impl Habitat {
             Mutant::CursorReused | Mutant::BootEpochReused => event(&[(Class::Crash, 6)]),
             Mutant::CursorNotSynced => event(&[(Class::PowerCut, 6), (Class::Amnesia, 6)]),
             Mutant::ClaimOverwrites => event(&[(Class::Zombie, 2), (Class::Partition, 6)]),
-            Mutant::ClaimNotFenced => event(&[(Class::Zombie, 2)]),
+            Mutant::ClaimNotFenced => Habitat {
+                sizes: Some(|knobs| knobs.slots_at = Some(knobs.slots_to_the_end())),
+                ..event(&[(Class::Zombie, 6)])
+            },
             Mutant::KeyListIgnored => sized(|knobs| knobs.revoked_key = true),
             Mutant::PlanNotCompared => sized(|knobs| knobs.made_up_packets = 3),
             Mutant::LimitIgnored => sized(|knobs| {
@@ -92,6 +95,7 @@ mod tests {
                     || (drawn.revoked_key >= wanted.revoked_key
                         && drawn.made_up_packets >= wanted.made_up_packets.min(1)
                         && drawn.claims_per_user == wanted.claims_per_user
+                        && drawn.slots_at.is_some() == wanted.slots_at.is_some()
                         && (drawn.greedy_one_in == wanted.greedy_one_in || wanted.greedy_one_in == 0))
             };
             assert!((0..5_000).any(like), "no seed draws the sizes of {mutant}");

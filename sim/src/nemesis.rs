@@ -19,6 +19,7 @@ mod on_nodes;
 mod outside;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::RngExt;
@@ -29,12 +30,13 @@ use world::{GroupId, NodeId, ZoneId};
 
 use crate::board::Board;
 use crate::event::Minted;
+use crate::fabric::platter::EngineKind;
 use crate::host::controller::Errand;
 use crate::host::node::{Push, Site};
 use crate::host::orders::Typed;
 use crate::host::{APPS, BANK, CROWD, OPERATOR};
 use crate::links::{Links, Reason};
-use crate::oracle::i9_island::Isolation;
+use crate::oracle::i9_island::{Isolation, Outages, Trouble};
 use crate::schedule::{Action, Class, Schedule, Step, Tail, ZoneVerb};
 use crate::stage::Stage;
 use crate::target::Target;
@@ -50,6 +52,8 @@ const REFUSALS_MAX: u32 = 2;
 enum Later {
     Play(Action),
     Release(Vec<(String, String)>),
+    /// What is on the way may be lost, and later again.
+    Lose(Loss),
     /// Settling goes on.
     Settle(Vec<NodeId>),
     /// Requests arrive once.
@@ -60,8 +64,16 @@ enum Later {
     CarryOut(u64),
 }
 
+/// Messages that are lost now and then.
+#[derive(Clone, Debug)]
+struct Loss {
+    between: Vec<(String, String)>,
+    percent: u8,
+    until_ms: u64,
+}
+
 /// Classes of faults that have no player: see `docs/simulation/faults.md` for why.
-const UNABLE: &[Class] = &[Class::Loss, Class::Misdirected];
+const UNABLE: &[Class] = &[Class::Misdirected];
 
 /// Classes of faults that have players here.
 #[must_use]
@@ -81,6 +93,8 @@ pub struct Setting {
     pub latency_ms: (u64, u64),
     /// Whether there is an event.
     pub event: bool,
+    /// What the nodes keep their logs and states in.
+    pub engine: EngineKind,
     /// What faults leave open is drawn from here.
     pub chance: Stream,
 }
@@ -110,11 +124,17 @@ pub struct Nemesis {
     stale: Option<Arc<Minted>>,
     /// Whether there is an event, and so files to be pushed to a new disk.
     event: bool,
+    engine: EngineKind,
+    addresses: BTreeMap<NodeId, IpAddr>,
+    /// The links as they were when it was last noted who is alone.
+    noted: Option<u64>,
     chance: Stream,
     orders: mpsc::UnboundedSender<Typed>,
     errands: mpsc::UnboundedSender<Errand>,
     board: Arc<Board>,
-    isolations: Vec<Isolation>,
+    outages: Outages,
+    /// Nodes whose disks are slow or full.
+    hampered: BTreeSet<NodeId>,
     counts: BTreeMap<String, u64>,
     lost_writes: u64,
 }
@@ -141,11 +161,15 @@ impl Nemesis {
             tickets,
             stale: stage.stale.clone(),
             event: setting.event,
+            engine: setting.engine,
+            addresses: stage.sites.iter().map(|site| (site.id, stage.sim.lookup(site.name()))).collect(),
+            noted: None,
             chance: setting.chance,
             orders: stage.orders.clone(),
             errands: stage.errands.clone(),
             board: Arc::clone(&stage.board),
-            isolations: Vec::new(),
+            outages: Outages::default(),
+            hampered: BTreeSet::new(),
             counts: BTreeMap::new(),
             lost_writes: 0,
         };
@@ -179,10 +203,10 @@ impl Nemesis {
         self.lost_writes
     }
 
-    /// When which zone could reach no other.
+    /// When which zone could reach no other, and when anything was wrong.
     #[must_use]
-    pub fn isolations(&self) -> &[Isolation] {
-        &self.isolations
+    pub fn outages(&self) -> &Outages {
+        &self.outages
     }
 
     fn plan(&mut self, at_ms: u64, what: Later) {
@@ -205,6 +229,7 @@ impl Nemesis {
                     }
                     self.links.tell(sim);
                 }
+                Later::Lose(loss) => self.lose(sim, loss),
                 Later::Settle(nodes) => self.pause_settling(&nodes, false),
                 Later::SendOnce => self.send_twice(0),
                 // Nobody listening means that the run has no operator's host.
@@ -218,29 +243,44 @@ impl Nemesis {
         }
         self.supervise(sim, now_ms);
         self.note_isolations();
+        self.note_troubles();
     }
 
     fn note_isolations(&mut self) {
+        if self.noted.replace(self.links.version()) == Some(self.links.version()) {
+            return;
+        }
         for node in self.sites.keys() {
             let others: Vec<String> =
                 self.sites.keys().filter(|other| *other != node).map(ToString::to_string).collect();
             let alone = self.links.alone(&node.to_string(), &others);
             let zone = node.zone();
-            let last = self.isolations.iter_mut().rfind(|isolation| isolation.zone == zone);
+            let last = self.outages.isolations.iter_mut().rfind(|isolation| isolation.zone == zone);
             match last.filter(|isolation| isolation.to.is_none()) {
                 Some(isolation) if !alone => isolation.to = Some(self.board.moment()),
                 None if alone => {
-                    self.isolations.push(Isolation { zone, from: self.board.moment(), to: None });
+                    self.outages.isolations.push(Isolation { zone, from: self.board.moment(), to: None });
                 }
                 _ => {}
             }
         }
     }
 
+    fn note_troubles(&mut self) {
+        let ill = [&self.down, &self.harmed, &self.hampered].iter().any(|nodes| !nodes.is_empty());
+        let calm = !ill && self.ended.is_empty() && self.swapped.is_empty() && self.links.all_work();
+        match self.outages.troubles.last_mut().filter(|trouble| trouble.to.is_none()) {
+            Some(trouble) if calm => trouble.to = Some(self.board.moment()),
+            None if !calm => self.outages.troubles.push(Trouble { from: self.board.moment(), to: None }),
+            _ => {}
+        }
+    }
+
     fn supervise(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64) {
-        let nodes: Vec<NodeId> = self.sites.keys().copied().collect();
-        for node in nodes {
-            if self.down.contains(&node) || sim.is_host_running(self.sites[&node].name()) {
+        let running = |(node, at): (&NodeId, &IpAddr)| (*node, sim.is_host_running(*at));
+        let nodes: Vec<(NodeId, bool)> = self.addresses.iter().map(running).collect();
+        for (node, running) in nodes {
+            if self.down.contains(&node) || running {
                 self.ended.remove(&node);
                 continue;
             }
@@ -281,6 +321,9 @@ impl Nemesis {
 
     /// Answers whether it happened; `None` when there is no player for it.
     fn act(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64, action: &Action) -> Option<bool> {
+        if action.class().is_some_and(|class| !self.engine.plays(class)) {
+            return None;
+        }
         Some(match action {
             Action::Crash { nodes } => self.each(nodes, |nemesis, node| nemesis.stop(sim, node, None)),
             Action::PowerCut { nodes, tail } => {
@@ -387,6 +430,7 @@ impl Nemesis {
         self.heal_links(sim, &[]);
         self.board.mischief.end();
         self.swap_back(sim);
+        self.hampered.clear();
         for site in self.sites.values() {
             on_disks::mend(site);
             site.clock.set_right();

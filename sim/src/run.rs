@@ -25,6 +25,8 @@ use world::mutant::Mutant;
 use crate::agree;
 use crate::drill::Drill;
 use crate::drill::story::Story;
+use crate::fabric::platter::EngineKind;
+use crate::fabric::rocks::Scratch;
 use crate::fabric::time;
 use crate::judge::{self, Ending};
 use crate::knobs::{Knobs, Purpose, Scenario, stream};
@@ -67,6 +69,10 @@ pub struct Options {
     pub mutant: Option<Mutant>,
     /// The habitat of this mistake, without the mistake.
     pub habitat: Option<Mutant>,
+    /// These engines instead of those the seed draws.
+    pub engine: Option<EngineKind>,
+    /// Where RocksDB may write: a directory that is not there yet.
+    pub scratch: Option<PathBuf>,
 }
 
 /// What came of a run.
@@ -76,6 +82,8 @@ pub struct Summary {
     pub seed: u64,
     /// `event` or `queue`.
     pub scenario: String,
+    /// `memory` or `rocks`.
+    pub engine: String,
     /// Classes of faults that were on.
     pub mix: Vec<String>,
     /// Simulated milliseconds.
@@ -120,17 +128,22 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     let knobs = knobs(seed, options);
     tracing::info!(target: "sim::run", seed, ?knobs);
     let (mix, schedule) = plan(seed, &knobs, options);
-    let mut stage = Stage::set(seed, &knobs, props(&schedule))?;
+    let scratch = match knobs.engine {
+        EngineKind::Memory => None,
+        EngineKind::Rocks => Some(Scratch::enter(options.scratch.clone().unwrap_or_else(Scratch::place))?),
+    };
+    let mut stage = Stage::set(seed, &knobs, props(&schedule), scratch.as_ref())?;
     let setting = Setting {
         latency_ms: knobs.latency_ms,
         event: knobs.scenario == Scenario::Event,
+        engine: knobs.engine,
         chance: stream(seed, Purpose::Faults, 0),
     };
     let mut nemesis = Nemesis::new(&stage, &schedule, groups(&knobs), setting);
     let hunted = options.mutant.is_some();
     let ending = guarded(|| drive(&mut stage, &knobs, &mut nemesis, hunted));
     let simulated_ms = ms(stage.sim.elapsed());
-    let invariants = judge::judge(&stage, &knobs, &ending, nemesis.isolations());
+    let invariants = judge::judge(&stage, &knobs, &ending, nemesis.outages());
     let must = |verdict: &&Verdict| match &options.drill {
         Some(drill) => drill.must_hold.contains(&verdict.id) || verdict.id == "hosts",
         None => true,
@@ -148,11 +161,13 @@ pub fn run(seed: u64, options: &Options) -> Result<Summary, Failure> {
     let lost_writes = nemesis.lost_writes();
     // Its hosts may be broken: dropping them would run their code outside any host.
     std::mem::forget(stage);
+    scratch.iter().for_each(|scratch| scratch.clear());
     let (trace, trace_lines) = trace::end().unwrap_or_else(|error| (error.to_string(), 0));
     let (wall_ms, cpu_ms) = (real_ms() - started.0, cpu_ms() - started.1);
     Ok(Summary {
         seed,
         scenario: format!("{:?}", knobs.scenario).to_lowercase(),
+        engine: knobs.engine.to_string(),
         mix: mix.iter().map(ToString::to_string).collect(),
         simulated_ms,
         wall_ms,
@@ -176,6 +191,7 @@ fn knobs(seed: u64, options: &Options) -> Knobs {
         None => Knobs::derive(seed),
     };
     options.habitat().shape(&mut knobs);
+    knobs.engine = options.engine.unwrap_or(knobs.engine);
     knobs
 }
 
@@ -189,10 +205,12 @@ impl Options {
 #[must_use]
 pub fn stalled(seed: u64, options: &Options) -> Summary {
     let simulated_ms = REACHED_MS.load(Ordering::Relaxed);
+    let knobs = knobs(seed, options);
     let stands = format!("simulated time stands still at {simulated_ms} ms: a host computes and never waits");
     Summary {
         seed,
-        scenario: format!("{:?}", knobs(seed, options).scenario).to_lowercase(),
+        scenario: format!("{:?}", knobs.scenario).to_lowercase(),
+        engine: knobs.engine.to_string(),
         mix: Vec::new(),
         simulated_ms,
         wall_ms: 0,
@@ -217,6 +235,9 @@ fn replay(seed: u64, options: &Options) -> String {
     let mut command = format!("hongbao-sim run --seed {seed}");
     if options.calm {
         command.push_str(" --calm");
+    }
+    if let Some(engine) = options.engine {
+        command.push_str(&format!(" --engine {engine}"));
     }
     if options.schedule.is_some() {
         command.push_str(" --schedule FILE");
@@ -257,9 +278,10 @@ fn plan(seed: u64, knobs: &Knobs, options: &Options) -> (Vec<Class>, Schedule) {
         nodes: NODES.iter().map(|node| node.parse().expect("a node's name")).collect(),
         groups: u32::try_from(groups(knobs).len()).unwrap_or(1),
         ends_ms: knobs.safety_ms,
-        slots_ms: Vec::new(),
+        slots_ms: knobs.slots_at.map(|slots| slots.starts_ms()).unwrap_or_default(),
     };
-    let mut mix = Mix::draw(seed, &able());
+    let able: Vec<Class> = able().into_iter().filter(|class| knobs.engine.plays(*class)).collect();
+    let mut mix = Mix::draw(seed, &able);
     options.habitat().stir(&mut mix);
     let schedule = schedule::derive::of_mix(seed, &scene, FAULTS_FROM_MS, &mix);
     (mix.intensity.into_keys().collect(), schedule)
@@ -359,7 +381,10 @@ fn catch_first_panic() -> Arc<Mutex<Option<String>>> {
         if first.is_none() {
             let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
             let message = panic.payload_as_str().unwrap_or("no message");
-            *first = Some(format!("panic at {place}: {message}"));
+            let panic = format!("panic at {place}: {message}");
+            // At once: what is dropped after it may panic again, and that ends the process.
+            eprintln!("the first panic, at {} ms: {panic}", time::elapsed_ms());
+            *first = Some(panic);
         }
     }));
     first

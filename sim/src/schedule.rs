@@ -227,7 +227,7 @@ pub enum Action {
     Release { between: Vec<Target>, and: Vec<Target> },
     /// Each message takes this long.
     Latency { between: Vec<Target>, and: Vec<Target>, min_ms: u64, max_ms: u64 },
-    /// Some messages never arrive.
+    /// Every tenth of a second, with this chance, what is on the way never arrives.
     LoseMessages { between: Vec<Target>, and: Vec<Target>, percent: u8, for_ms: u64 },
     /// Some requests of users, and of producers, arrive twice at the same time.
     RepeatMessages { percent: u8, for_ms: u64 },

@@ -33,6 +33,7 @@ use crate::evidence::Plan;
 use crate::fabric::clock::SimClock;
 use crate::fabric::disk::SimDisk;
 use crate::fabric::net::SimNet;
+use crate::fabric::rocks::Scratch;
 use crate::fabric::storage::SimStorage;
 use crate::fabric::time::EPOCH_MS;
 use crate::history::access::{Issue, RecordPlace};
@@ -105,11 +106,16 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets the stage of a seed.
+    /// Sets the stage of a seed; over RocksDB, if there is a directory to work in.
     ///
     /// # Errors
     /// When the event cannot be minted.
-    pub fn set(seed: u64, knobs: &Knobs, props: Props) -> Result<Stage, Failure> {
+    pub fn set(
+        seed: u64,
+        knobs: &Knobs,
+        props: Props,
+        scratch: Option<&Arc<Scratch>>,
+    ) -> Result<Stage, Failure> {
         let nodes = NODES.map(|node| node.parse::<NodeId>().expect("a node's name"));
         let minted = Arc::new(Minted::mint(seed, knobs, &nodes)?);
         let mut deployed = vec![(FIRST, Arc::clone(&minted))];
@@ -124,7 +130,7 @@ impl Stage {
         let mut sim = simulation(seed, knobs);
         let mut sites = Vec::new();
         for (number, node) in (0..).zip(nodes) {
-            let storage = SimStorage::new(knobs.syncs, stream(seed, Purpose::Syncs, number));
+            let storage = SimStorage::new(knobs.syncs, stream(seed, Purpose::Syncs, number), scratch);
             let secrets = deployed.iter().map(|(_, minted)| Arc::clone(minted)).collect();
             let site = Site::new(node, &cluster, storage, secrets, Arc::clone(&board));
             minted.give_history_key(&site.disk());

@@ -93,3 +93,21 @@ fn producers_come_in_bursts_and_fail_and_enqueue_twice() {
         assert!(came.get(effect).is_some_and(|times| *times > 0), "no {effect}: {came:?}");
     }
 }
+
+#[test]
+fn the_torn_end_of_a_real_log_is_cut_off_and_nothing_that_was_acknowledged_is_missing() {
+    let trace = std::env::temp_dir().join(format!("hongbao-sim-torn-{}.trace", std::process::id()));
+    let traced = trace.to_str().expect("a temporary directory with a plain name");
+    let torn = place("torn.json");
+    let came = run(&["run", "--seed", "6", "--engine", "rocks", "--schedule", &torn, "--trace", traced]);
+    let text = std::fs::read_to_string(&trace).expect("the trace that was asked for");
+    assert!(text.contains("the last record of the log was torn by a power cut"), "{came:?}");
+    assert!(came.get("unsynced-writes-lost").is_some_and(|times| *times > 0), "{came:?}");
+    std::fs::remove_file(&trace).expect("removed");
+}
+
+#[test]
+fn messages_that_are_lost_are_counted() {
+    let came = run(&["run", "--seed", "1003", "--schedule", &place("losses.json")]);
+    assert!(came.get("messages-lost").is_some_and(|times| *times > 0), "{came:?}");
+}

@@ -24,6 +24,12 @@ fn the_same_seed_gives_the_same_trace_in_two_processes() {
 }
 
 #[test]
+fn the_same_seed_gives_the_same_trace_over_rocksdb_too() {
+    let ran = hongbao_sim(&["meta", "--seed", "4", "--engine", "rocks"]);
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));
+}
+
+#[test]
 fn a_fixed_set_of_seeds_holds_every_invariant() {
     let ran = hongbao_sim(&["run", "--seed", "3", "--seeds", "9", "-o", "json"]);
     assert_eq!(ran.status.code(), Some(0), "{}", text(&ran));

@@ -145,6 +145,10 @@ pub struct ZoneRecord {
     pub reason: String,
     /// When, by the operator's wall clock.
     pub at_ms: UnixMs,
+    /// The names of the last commands that were carried out, as they named themselves, the one that wrote this
+    /// record last. A command that arrives again, by whichever node and however late, finds itself here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<String>,
 }
 
 /// How often a node started.

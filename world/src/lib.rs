@@ -14,6 +14,7 @@
 //!
 //! Not here: anything about money, keys, queues or consensus.
 
+pub mod checked;
 pub mod clock;
 pub mod disk;
 pub mod mutant;

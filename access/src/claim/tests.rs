@@ -53,6 +53,7 @@ fn operated(state: ZoneState, from_slot: u16) -> Seen<ZoneRecord> {
         from_slot: SlotNo(from_slot),
         reason: String::new(),
         at_ms: UnixMs(0),
+        operations: Vec::new(),
     };
     Seen { record, mod_revision: 42 }
 }

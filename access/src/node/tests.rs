@@ -102,9 +102,9 @@ async fn claim_of(kv: &LocalKv, slot: u16, file: u32) -> Option<(ClaimRecord, i6
 
 async fn set_zone(kv: &LocalKv, zone: &str, state: ZoneState, epoch: u64) {
     let zone = zone.parse().expect("a zone");
-    let (reason, at_ms) = ("test".to_owned(), START);
-    let record =
-        ZoneRecord { format: FORMAT, state, epoch: Epoch(epoch), from_slot: SlotNo(0), reason, at_ms };
+    let (reason, at_ms, operations) = ("test".to_owned(), START, Vec::new());
+    let (epoch, from_slot) = (Epoch(epoch), SlotNo(0));
+    let record = ZoneRecord { format: FORMAT, state, epoch, from_slot, reason, at_ms, operations };
     kv.put(zone_key(zone).as_bytes(), &encode(&record)).await.expect("put");
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use kvsvr::client::KvStream;
 use kvsvr::wire::etcdserverpb::kv_client::KvClient;
 use kvsvr::wire::etcdserverpb::{PutRequest, RangeRequest};
 use tonic::transport::{Channel, Endpoint};
@@ -30,6 +31,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub enum Op {
     /// Writes a key.
     Put,
+    /// Writes a key, by one of many requests in a message (`kvsvr.proto`, KvStream; not at etcd).
+    StreamPut,
     /// Reads a key, linearizably.
     Get,
     /// Reads a key from whatever the asked member has applied.
@@ -97,19 +100,26 @@ async fn measure(args: &KvArgs, endpoints: &[String]) -> Result<Measured, Failur
     let value = Bytes::from(vec![b'x'; args.load.size as usize]);
     let what = match args.op {
         Op::Put => "kv put",
+        Op::StreamPut => "kv stream put",
         Op::Get => "kv get",
         Op::SerializableGet => "kv serializable get",
     };
+    let streams: Vec<KvStream> =
+        channels.iter().map(|channel| KvStream::over(channel.clone(), ANSWER_WITHIN, None)).collect();
     let measured = closed_loop(what, &args.load, |client| {
         let kv = KvClient::new(channels[client as usize % channels.len()].clone());
+        let stream = streams[client as usize % streams.len()].clone();
         let (value, op, keys) = (value.clone(), args.op, args.keys);
         move |operation| {
-            let (mut kv, value) = (kv.clone(), value.clone());
+            let (mut kv, stream, value) = (kv.clone(), stream.clone(), value.clone());
             let key = Bytes::from(format!("bench/{client:05}/{:08}", operation % keys));
             async move {
                 let asked = async {
                     match op {
                         Op::Put => kv.put(PutRequest { key, value, ..PutRequest::default() }).await.map(drop),
+                        Op::StreamPut => {
+                            stream.put(PutRequest { key, value, ..PutRequest::default() }).await.map(drop)
+                        }
                         Op::Get | Op::SerializableGet => {
                             let serializable = op == Op::SerializableGet;
                             let request = RangeRequest { key, serializable, ..RangeRequest::default() };

@@ -5,8 +5,11 @@
 //!
 //! Not here: how a node hands over (`serve::drain`).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use clap::Args;
+use futures_util::future::join_all;
 use http::Method;
 use serde::Serialize;
 use world::{NodeId, ZoneId};
@@ -16,6 +19,9 @@ use crate::config::Node;
 use crate::failure::{Context, Exit, Failure};
 use crate::output::{Format, print};
 use crate::serve::api::{DrainReport, DrainRequest, GroupMove, NodeReport};
+
+/// How long a node of another zone may take to say how it is.
+const STATUS_WITHIN: Duration = Duration::from_secs(2);
 
 /// `hongbao zone drain`, `hongbao zone undrain`
 #[derive(Debug, Args)]
@@ -49,14 +55,9 @@ struct Drained {
 /// 7 when a guard refuses.
 pub async fn run(args: &Drain, drain: bool, format: Format) -> Result<(), Failure> {
     let connected = args.target.connect()?;
+    connected.cluster.check_zone(args.zone)?;
     let (here, elsewhere): (Vec<&Node>, Vec<&Node>) =
         connected.cluster.nodes.iter().partition(|node| node.id.zone() == args.zone);
-    if here.is_empty() {
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!("no node of cluster.toml is in zone {}", args.zone),
-        ));
-    }
     if drain {
         check_others(&connected, &elsewhere).await?;
     }
@@ -94,8 +95,11 @@ pub async fn run(args: &Drain, drain: bool, format: Format) -> Result<(), Failur
 
 async fn check_others(connected: &Connected, elsewhere: &[&Node]) -> Result<(), Failure> {
     let mut wrong: Vec<String> = Vec::new();
-    for node in elsewhere {
-        let asked = connected.call::<NodeReport>(node, Method::GET, "/v1/status", Bytes::new()).await;
+    let asks = elsewhere.iter().map(|node| async move {
+        let status = |within| connected.call_within(within, node, Method::GET, "/v1/status", Bytes::new());
+        (node, status(STATUS_WITHIN).await as Result<NodeReport, Failure>)
+    });
+    for (node, asked) in join_all(asks).await {
         let of = |id: NodeId, why: &str| format!("{id} {why}");
         match asked {
             Ok(report) if report.drained => {

@@ -4,17 +4,24 @@
 //! wants `--yes`. Repeating a command changes nothing.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
-use world::ZoneId;
+use tokio::time::Instant;
+use world::{ZoneId, rng};
 
 use super::drain::{self, Drain};
 use super::target::{Connected, Target};
 use crate::failure::{Context, Exit, Failure};
 use crate::output::{Format, grouped, print, rfc3339, table};
 use crate::serve::api::{ZoneOutcome, ZoneRequest, ZonesReport};
+
+/// How long a command is repeated whose outcome is not known.
+const REPEATED_FOR: Duration = Duration::from_secs(6);
+/// Pause before it is repeated.
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 /// See the module.
 #[derive(Debug, Subcommand)]
@@ -52,7 +59,7 @@ pub struct Operation {
 /// Does what the command says.
 ///
 /// # Errors
-/// Exit code 7 when a guard refuses, 6 when no node answers.
+/// Exit code 3 when there is no such zone, 7 when a guard refuses, 6 when no node answers.
 pub async fn run(command: ZoneCommand, format: Format) -> Result<(), Failure> {
     match command {
         ZoneCommand::List(target) => {
@@ -70,6 +77,7 @@ pub async fn run(command: ZoneCommand, format: Format) -> Result<(), Failure> {
 
 async fn operate(operation: Operation, verb: &str, format: Format) -> Result<(), Failure> {
     let connected = operation.target.connect()?;
+    connected.cluster.check_zone(operation.zone)?;
     if !operation.dry_run && !operation.yes {
         let preview = request(&connected, operation.zone, verb, &operation.reason, true).await?;
         eprintln!("{}", sentence(&preview, verb, true));
@@ -79,7 +87,8 @@ async fn operate(operation: Operation, verb: &str, format: Format) -> Result<(),
     print(format, &outcome, |outcome| sentence(outcome, verb, operation.dry_run))
 }
 
-/// Asks a node outside the zone to do it.
+/// Has a node do it, one outside the zone if that can be. The command has a name of its own, so that it can
+/// be sent again, to whichever node, until its outcome is known.
 ///
 /// # Errors
 /// As [`run`].
@@ -90,10 +99,30 @@ pub async fn request(
     reason: &str,
     dry_run: bool,
 ) -> Result<ZoneOutcome, Failure> {
-    let body = ZoneRequest { reason: reason.to_owned(), dry_run };
+    connected.cluster.check_zone(zone)?;
+    let [name @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
+        rng::secret_bytes().context(Exit::Error, "naming the command")?;
+    let operation = Some(format!("{:032x}", u128::from_be_bytes(name)));
+    let body = ZoneRequest { reason: reason.to_owned(), dry_run, operation };
     let body = Bytes::from(serde_json::to_vec(&body).context(Exit::Error, "making the request")?);
     let path = format!("/v1/zones/{zone}/{verb}");
-    connected.call_any(|node| node.zone() == zone, Method::POST, &path, body).await
+    let started = Instant::now();
+    let may_repeat = |failure: &Failure| failure.exit == Exit::Unavailable && !dry_run;
+    loop {
+        let answer = connected.call_any(|node| node.zone() == zone, Method::POST, &path, body.clone()).await;
+        match answer {
+            Err(failure) if may_repeat(&failure) && started.elapsed() < REPEATED_FOR => {
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            Err(failure) if failure.exit == Exit::Unavailable && !dry_run => {
+                let cure = format!(
+                    "whether it was done is not known: look at `hongbao zone list`, or repeat `zone {verb} {zone}`"
+                );
+                return Err(Failure::new(failure.exit, format!("{}\n{cure}", failure.message)));
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Wants a name typed, so that nobody confirms the wrong one by habit.

@@ -16,6 +16,10 @@ use ticket::id::{FileNo, SlotNo};
 use ticket::manifest::Roster;
 use world::{NodeId, UnixMs, ZoneId};
 
+/// Names of commands that a zone's record keeps. A sending that is late by more commands than that is taken
+/// for a new one.
+const OPERATIONS_KEPT: usize = 8;
+
 /// What is known about a node from its own status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
@@ -81,8 +85,18 @@ pub struct Operation {
 pub enum Decision {
     /// Write this.
     Commit(Box<Operation>),
-    /// It is so already; repeating the command changes nothing.
-    Already(ZoneRecord),
+    /// It is so already, by this record. Whoever wrote it may have been cut off before the freezes it calls
+    /// for were written; writing them again changes nothing.
+    Already(Box<Operation>),
+}
+
+/// What somebody asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// Why, kept with the zone.
+    pub reason: &'a str,
+    /// The command's own name.
+    pub operation: Option<&'a str>,
 }
 
 /// Why an operation is refused.
@@ -97,6 +111,11 @@ pub enum Guard {
         /// The zone that is failed over.
         open: ZoneId,
     },
+    /// It was carried out, and others were since: this is a late sending of it.
+    #[error(
+        "this command was carried out before, and zone {0} has been operated on since; nothing was changed"
+    )]
+    Superseded(ZoneId),
     /// Too few zones would be left.
     #[error(
         "only {healthy} of the other zones serve: failing {zone} over would leave no quorum of healthy zones"
@@ -130,10 +149,11 @@ pub enum Guard {
 ///
 /// # Errors
 /// The [`Guard`] that refuses.
-pub fn failover(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision, Guard> {
+pub fn failover(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decision, Guard> {
     let (record, _) = view.zones.get(&zone).ok_or(Guard::UnknownZone(zone))?;
+    check_not_late(zone, record, asked, ZoneState::Failed)?;
     if record.state == ZoneState::Failed {
-        return Ok(Decision::Already(record.clone()));
+        return Ok(Decision::Already(Box::new(standing(view, zone, record))));
     }
     if let Some((open, _)) = view.zones.iter().find(|(_, (record, _))| record.state == ZoneState::Failed) {
         return Err(Guard::AnotherOpen { open: *open });
@@ -154,14 +174,11 @@ pub fn failover(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision,
         state: ZoneState::Failed,
         epoch: record.epoch.next(),
         from_slot,
-        reason: reason.to_owned(),
+        reason: asked.reason.to_owned(),
         at_ms: view.now,
+        operations: named(record, asked),
     };
-    let frozen = freeze(view, zone, &record, slots);
-    assert!(
-        frozen.iter().all(|(frozen, _)| frozen.node.zone() == zone),
-        "only the failed zone's claims freeze"
-    );
+    let frozen = frozen(view, zone, &record);
     Ok(Decision::Commit(Box::new(Operation { zone, record, unchanged: revisions(view), frozen, from_slot })))
 }
 
@@ -169,10 +186,11 @@ pub fn failover(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision,
 ///
 /// # Errors
 /// The [`Guard`] that refuses.
-pub fn restore(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision, Guard> {
+pub fn restore(view: &View<'_>, zone: ZoneId, asked: Asked<'_>) -> Result<Decision, Guard> {
     let (record, _) = view.zones.get(&zone).ok_or(Guard::UnknownZone(zone))?;
+    check_not_late(zone, record, asked, ZoneState::Active)?;
     if record.state == ZoneState::Active {
-        return Ok(Decision::Already(record.clone()));
+        return Ok(Decision::Already(Box::new(standing(view, zone, record))));
     }
     if !zone_serves(view, zone) {
         return Err(Guard::NotServing(zone));
@@ -185,11 +203,43 @@ pub fn restore(view: &View<'_>, zone: ZoneId, reason: &str) -> Result<Decision, 
         state: ZoneState::Active,
         epoch: record.epoch.next(),
         from_slot,
-        reason: reason.to_owned(),
+        reason: asked.reason.to_owned(),
         at_ms: view.now,
+        operations: named(record, asked),
     };
     let operation = Operation { zone, record, unchanged: revisions(view), frozen: Vec::new(), from_slot };
     Ok(Decision::Commit(Box::new(operation)))
+}
+
+/// The names of a record that this command writes.
+fn named(record: &ZoneRecord, asked: Asked<'_>) -> Vec<String> {
+    let mut operations = record.operations.clone();
+    operations.extend(asked.operation.map(str::to_owned));
+    let surplus = operations.len().saturating_sub(OPERATIONS_KEPT);
+    operations.split_off(surplus)
+}
+
+fn check_not_late(
+    zone: ZoneId,
+    record: &ZoneRecord,
+    asked: Asked<'_>,
+    wanted: ZoneState,
+) -> Result<(), Guard> {
+    let Some(name) = asked.operation else { return Ok(()) };
+    let is_last = record.operations.last().is_some_and(|last| last == name) && record.state == wanted;
+    let is_known = record.operations.iter().any(|known| known == name);
+    if is_known && !is_last { Err(Guard::Superseded(zone)) } else { Ok(()) }
+}
+
+/// What was done to a zone already.
+fn standing(view: &View<'_>, zone: ZoneId, record: &ZoneRecord) -> Operation {
+    Operation {
+        zone,
+        record: record.clone(),
+        unchanged: revisions(view),
+        frozen: frozen(view, zone, record),
+        from_slot: record.from_slot,
+    }
 }
 
 fn revisions(view: &View<'_>) -> BTreeMap<ZoneId, i64> {
@@ -226,14 +276,15 @@ fn check_copies(view: &View<'_>, zone: ZoneId, slot: &SlotWindow) -> Result<(), 
     }
 }
 
-/// The zone's claims in slots that are not over.
-fn freeze(
-    view: &View<'_>,
-    zone: ZoneId,
-    record: &ZoneRecord,
-    slots: &[SlotWindow],
-) -> Vec<(Frozen, FreezeRecord)> {
+/// What a record freezes: the zone's claims in slots that are not over, when it says that the zone is failed
+/// over. The same record freezes in the same words, whoever asks.
+#[must_use]
+pub fn frozen(view: &View<'_>, zone: ZoneId, record: &ZoneRecord) -> Vec<(Frozen, FreezeRecord)> {
+    let slots = view.event.map_or(&[][..], |event| &event.slots);
     let mut frozen = Vec::new();
+    if record.state == ZoneState::Active {
+        return frozen;
+    }
     for (slot, file, claim) in &view.claims {
         let over =
             slots.iter().find(|window| window.slot == *slot).is_none_or(|window| window.end_ms <= view.now);
@@ -249,10 +300,11 @@ fn freeze(
             zone,
             zone_epoch: record.epoch,
             node: claim.node,
-            at_ms: view.now,
+            at_ms: record.at_ms,
         };
         frozen.push((lost, write));
     }
+    assert!(frozen.iter().all(|(lost, _)| lost.node.zone() == zone), "only the failed zone's claims freeze");
     frozen
 }
 

@@ -35,6 +35,7 @@ fn world() -> World {
         from_slot: SlotNo(0),
         reason: String::new(),
         at_ms: UnixMs(0),
+        operations: Vec::new(),
     };
     let window = |slot: u16, start: u64| SlotWindow {
         slot: SlotNo(slot),
@@ -108,8 +109,12 @@ impl World {
     }
 
     fn failover(&self, now: u64, name: &str) -> Result<Decision, Guard> {
-        failover(&self.view(now), zone(name), "test")
+        failover(&self.view(now), zone(name), asked())
     }
+}
+
+fn asked() -> Asked<'static> {
+    Asked { reason: "test", operation: Some("5e7") }
 }
 
 fn committed(decided: Result<Decision, Guard>) -> Operation {
@@ -150,8 +155,30 @@ fn a_claim_made_ahead_of_its_slot_freezes_too() {
 #[test]
 fn repeating_a_failover_changes_nothing() {
     let mut world = world();
-    world.zones.get_mut(&zone("b")).expect("zone b").0.state = ZoneState::Failed;
-    assert!(matches!(world.failover(150, "b"), Ok(Decision::Already(_))));
+    let first = committed(world.failover(150, "b"));
+    world.zones.insert(zone("b"), (first.record.clone(), 8));
+    let Ok(Decision::Already(again)) = world.failover(160, "b") else { panic!("it is done already") };
+    assert_eq!(again.record, first.record);
+    assert_eq!(again.frozen, first.frozen, "freezes that were not written are written in the same words");
+}
+
+#[test]
+fn a_command_that_arrives_after_others_is_turned_down() {
+    let mut world = world();
+    for number in 0..=2 * OPERATIONS_KEPT {
+        let name = number.to_string();
+        let asked = Asked { reason: "test", operation: Some(&name) };
+        let failed = committed(failover(&world.view(150), zone("b"), asked));
+        world.zones.insert(zone("b"), (failed.record, 8));
+        assert!(matches!(failover(&world.view(150), zone("b"), asked), Ok(Decision::Already(_))));
+        assert_eq!(restore(&world.view(150), zone("b"), asked), Err(Guard::Superseded(zone("b"))));
+        let name = format!("{number} back");
+        let back = Asked { reason: "test", operation: Some(&name) };
+        let restored = committed(restore(&world.view(150), zone("b"), back));
+        assert!(restored.record.operations.len() <= OPERATIONS_KEPT);
+        world.zones.insert(zone("b"), (restored.record, 9));
+        assert_eq!(failover(&world.view(150), zone("b"), asked), Err(Guard::Superseded(zone("b"))));
+    }
 }
 
 #[test]
@@ -186,10 +213,10 @@ fn an_unknown_zone_is_refused() {
 fn a_zone_is_restored_from_the_next_slot_when_it_serves() {
     let mut world = world();
     world.zones.get_mut(&zone("b")).expect("zone b").0.state = ZoneState::Failed;
-    let operation = committed(restore(&world.view(150), zone("b"), "back"));
+    let operation = committed(restore(&world.view(150), zone("b"), asked()));
     assert_eq!((operation.record.state, operation.from_slot), (ZoneState::Active, SlotNo(1)));
-    let operation = committed(restore(&world.view(350), zone("b"), "back"));
+    let operation = committed(restore(&world.view(350), zone("b"), asked()));
     assert_eq!(operation.from_slot, SlotNo(2), "after the last slot it gets nothing back");
     world.nodes.insert(node("b1"), NodeView::default());
-    assert_eq!(restore(&world.view(150), zone("b"), "back"), Err(Guard::NotServing(zone("b"))));
+    assert_eq!(restore(&world.view(150), zone("b"), asked()), Err(Guard::NotServing(zone("b"))));
 }

@@ -129,6 +129,10 @@ pub struct ZoneRequest {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+    /// Drawn once for a command, however often it is sent and to however many nodes. Without it a
+    /// repetition is answered as one that changed nothing.
+    #[serde(default)]
+    pub operation: Option<String>,
 }
 
 /// What a node shall do with its leaderships.

@@ -82,7 +82,9 @@ pub async fn set_state(kv: &dyn Kv, state: EventState) -> Result<(), Failure> {
 async fn write(kv: &dyn Kv, compare: Compare, record: &EventRecord) -> Result<(), Failure> {
     let put = ControlOp::Put(control::EVENT_KEY.into(), control::encode(record).into());
     let outcome = kv.txn(vec![compare], vec![put]).await?;
-    if outcome.succeeded {
+    let found = outcome.found.first().and_then(Option::as_ref);
+    // An earlier sending of the same command may have arrived first.
+    if outcome.succeeded || found.is_some_and(|pair| pair.value == control::encode(record)) {
         return Ok(());
     }
     Err(Failure::new(Exit::Conflict, "somebody else changed the event at the same time: look and repeat"))

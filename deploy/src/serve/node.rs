@@ -321,6 +321,7 @@ async fn register_zone(kv: Arc<dyn Kv>, id: NodeId, clock: Arc<dyn Clock>) {
             from_slot: SlotNo(0),
             reason: "first start".to_owned(),
             at_ms: clock.now(),
+            operations: Vec::new(),
         };
         let put = ControlOp::Put(key.clone().into(), control::encode(&record).into());
         match kv.txn(vec![Compare::Absent(key.clone().into())], vec![put]).await {

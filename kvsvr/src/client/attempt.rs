@@ -85,7 +85,11 @@ impl Router {
             if remaining.is_zero() {
                 return Err(KvError::Unavailable(format!("no answer in {:?}; last: {last}", self.deadline)));
             }
-            let verdict = match self.send_once(target, effect, remaining, &send).await {
+            let mut asked = Asked { router: self, group, target, answered: false };
+            let answer = self.send_once(target, effect, remaining, &send).await;
+            asked.answered = answer.as_ref().map_or_else(not_done, |_| true);
+            drop(asked);
+            let verdict = match answer {
                 Ok(answer) => {
                     self.leaders.lock().insert(group, target);
                     return Ok(answer);
@@ -141,6 +145,24 @@ impl Router {
     fn next(&self, node: NodeId) -> NodeId {
         let place = self.order.iter().position(|other| *other == node);
         self.order[place.map_or(0, |place| (place + 1) % self.order.len())]
+    }
+}
+
+/// Who is being asked. One that does not answer, or not before the caller loses patience and drops the call,
+/// is not remembered as a leader: the next call begins elsewhere.
+struct Asked<'r> {
+    router: &'r Router,
+    group: u32,
+    target: NodeId,
+    answered: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let mut leaders = self.router.leaders.lock();
+        if !self.answered && leaders.get(&self.group) == Some(&self.target) {
+            leaders.remove(&self.group);
+        }
     }
 }
 

@@ -15,12 +15,12 @@ use futures_util::future::FutureExt;
 use parking_lot::Mutex;
 use prost::Message;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::Status;
 use world::NodeId;
-use world::mux::{self, Mux};
+use world::mux::Mux;
 
 use crate::limits::ANSWER_BYTES_MAX;
-use crate::outcome::{CallError, done_nothing};
+use crate::outcome::{CallError, mux_status};
 use crate::peers::Peers;
 use crate::wire::native::control_hop_client::ControlHopClient;
 use crate::wire::native::control_reply::Reply;
@@ -52,7 +52,7 @@ impl Forwarder {
         let Some(way) = self.way(leader) else {
             return Err(CallError::NotLeader { hint: None }.status());
         };
-        let answer = way.call(command.encode_to_vec().into(), patience).await.map_err(status)?;
+        let answer = way.call(command.encode_to_vec().into(), patience).await.map_err(mux_status)?;
         let reply = ControlReply::decode(answer).ok().and_then(|reply| reply.reply);
         reply.ok_or_else(|| CallError::Unknown("the leader's reply cannot be read".to_owned()).status())
     }
@@ -74,35 +74,6 @@ fn way_over(channel: Channel) -> Mux {
         let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
         async move { client.forward(calls).await.map(tonic::Response::into_inner) }.boxed()
     })
-}
-
-fn status(error: mux::CallError) -> Status {
-    match error {
-        mux::CallError::Full => {
-            CallError::Overloaded("too many commands wait for the leader".to_owned()).status()
-        }
-        // It carries the promise when no connection could be made.
-        mux::CallError::Unopened(status) => status,
-        mux::CallError::Refused(mux::Refusal { code, message, not_done: true }) => {
-            done_nothing(Code::from_i32(code), &message)
-        }
-        mux::CallError::Refused(mux::Refusal { code, message, not_done: false }) => {
-            Status::new(Code::from_i32(code), message)
-        }
-        open @ (mux::CallError::Late | mux::CallError::Broken(_)) => {
-            CallError::Unknown(open.to_string()).status()
-        }
-    }
-}
-
-/// How the leader's end says why it has no reply.
-pub(super) fn refusal(error: &CallError) -> mux::Refusal {
-    let status = error.status();
-    mux::Refusal {
-        code: status.code() as i32,
-        message: status.message().to_owned(),
-        not_done: crate::outcome::not_done(&status),
-    }
 }
 
 /// How the leader's end reads what it is to carry out.

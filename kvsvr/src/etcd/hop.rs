@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use world::mux::{self, AnswerStream, Calls};
 
-use super::forwarder::{command, refusal};
+use super::forwarder::command;
 use crate::control_port::ControlPort;
 use crate::lease::LeaseKeeper;
-use crate::outcome::CallError;
+use crate::outcome::{CallError, mux_refusal};
 use crate::wire::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
@@ -69,7 +69,7 @@ impl ControlHop for HopService {
                     Ok(command) => service.carry_out(command).await,
                     Err(error) => Err(error),
                 };
-                let reply = reply.map_err(|error| refusal(&error))?;
+                let reply = reply.map_err(|error| mux_refusal(&error.status()))?;
                 Ok(ControlReply { reply: Some(reply) }.encode_to_vec().into())
             }
         });

@@ -38,7 +38,8 @@ impl KvService {
         Ok(())
     }
 
-    async fn serve(&self, metadata: &MetadataMap, call: Call) -> Result<Answer, Status> {
+    /// Answers a request of whoever sent this metadata.
+    pub(super) async fn serve(&self, metadata: &MetadataMap, call: Call) -> Result<Answer, Status> {
         self.check_leader(metadata)?;
         let author = self.courier.desk.author(metadata)?;
         let mut answer = if call.writes() {

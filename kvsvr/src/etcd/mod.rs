@@ -24,6 +24,7 @@ mod lease;
 mod maintenance;
 pub(crate) mod metrics;
 mod recipes;
+mod stream;
 mod watch;
 #[cfg(test)]
 mod watch_test;
@@ -38,6 +39,7 @@ pub use lease::LeaseService;
 pub use maintenance::{MaintenanceService, StateBytes};
 pub(crate) use recipes::Tools;
 pub use recipes::{ElectionService, LockService};
+pub use stream::StreamService;
 pub use watch::{Responses, WatchService};
 
 use tonic::metadata::MetadataMap;

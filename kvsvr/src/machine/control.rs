@@ -71,8 +71,8 @@ impl From<Refusal> for Fault {
     }
 }
 
-/// Group 0's machine. It keeps nothing in memory: where the store stands is one small record that
-/// the engine's own cache holds.
+/// Group 0's machine. It keeps nothing in memory: what it looks at with every command are small records
+/// that the replica keeps at hand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ControlMachine;
 

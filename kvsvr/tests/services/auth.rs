@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use kvsvr::client::KvStream;
 use kvsvr::wire::authpb::{Permission, UserAddOptions};
 use kvsvr::wire::etcdserverpb::auth_client::AuthClient;
 use kvsvr::wire::etcdserverpb::cluster_client::ClusterClient;
@@ -88,6 +89,26 @@ impl Hands {
         let found = KvClient::new(self.channel.clone()).range(by(&self.token, request)).await?;
         Ok(found.into_inner().count)
     }
+}
+
+#[tokio::test]
+async fn a_stream_of_requests_asks_on_behalf_of_whoever_opened_it() {
+    let (trio, _) = trio().await;
+    let root = guarded(trio.channel(1).await).await;
+    let ann = root.as_user("ann", "a").await;
+    let over = |token: &str| {
+        let token = (!token.is_empty()).then(|| token.parse().expect("a token is plain text"));
+        KvStream::over(root.channel.clone(), Duration::from_secs(5), token)
+    };
+    let put = |key: &'static str| PutRequest { key: key.into(), ..PutRequest::default() };
+    refused(over("").put(put("b")).await, Code::InvalidArgument, UNKNOWN);
+    refused(over("nonsense").put(put("b")).await, Code::Unauthenticated, "etcdserver: invalid auth token");
+    let stream = over(&ann.token);
+    stream.put(put("b")).await.expect("permitted");
+    refused(stream.put(put("a")).await, Code::PermissionDenied, DENIED);
+    let request = AuthUserRevokeRoleRequest { name: "ann".to_owned(), role: "some".to_owned() };
+    root.auth().user_revoke_role(by(&root.token, request)).await.expect("revoked");
+    refused(stream.put(put("b")).await, Code::PermissionDenied, DENIED);
 }
 
 /// root (pw r) and ann (pw a), who may read [a, c) and write [b, d); enabled; root in hands.

@@ -5,6 +5,7 @@ mod lease;
 mod maintenance;
 mod observing;
 mod recipes;
+mod stream;
 
 use std::sync::Arc;
 

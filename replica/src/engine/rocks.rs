@@ -71,6 +71,25 @@ impl RocksEngine {
     /// # Errors
     /// [`EngineError::Corrupt`] with what to do about it; [`EngineError::Failed`] otherwise.
     pub fn open(path: &Path, mode: Mode, memory: Memory) -> Result<Arc<RocksEngine>, EngineError> {
+        RocksEngine::open_with(path, mode, options(mode, memory))
+    }
+
+    /// As [`RocksEngine::open`], and nothing is compacted in the background: which files there are, and
+    /// their numbers, follows from the calls alone. For hosts of the simulator.
+    ///
+    /// # Errors
+    /// As for [`RocksEngine::open`].
+    pub fn open_uncompacted(
+        path: &Path,
+        mode: Mode,
+        memory: Memory,
+    ) -> Result<Arc<RocksEngine>, EngineError> {
+        let mut options = options(mode, memory);
+        options.set_disable_auto_compactions(true);
+        RocksEngine::open_with(path, mode, options)
+    }
+
+    fn open_with(path: &Path, mode: Mode, options: Options) -> Result<Arc<RocksEngine>, EngineError> {
         let failed = |error: std::io::Error| EngineError::Failed(format!("{}: {error}", path.display()));
         std::fs::create_dir_all(path).map_err(failed)?;
         let hold = wal::Hold::take(path).map_err(failed)?.ok_or_else(|| {
@@ -82,7 +101,7 @@ impl RocksEngine {
             Mode::Log => wal::mend(path, &hold)?,
             Mode::State => wal::refuse_any_record(path)?,
         }
-        let db = DB::open(&options(mode, memory), path).map_err(|error| refusal(path, mode, &error))?;
+        let db = DB::open(&options, path).map_err(|error| refusal(path, mode, &error))?;
         Ok(Arc::new(RocksEngine { db: Arc::new(db), mode, failed: OnceLock::new(), _hold: hold }))
     }
 

@@ -1,7 +1,7 @@
 //! Which disk this is: the guard against a wiped, swapped, foreign or rolled-back data directory.
 //!
 //! ```text
-//!   DIR/member.json   cluster, node, disk, starts, marked     published whole
+//!   DIR/member.json   cluster, node, disk, starts, marked     published whole, with a check (`world::checked`)
 //!   log engine        mark: cluster, member, starts           durable
 //!   state engine      mark: cluster, member, starts           durable
 //! ```
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use world::NodeId;
+use world::checked::{self, Line};
 use world::disk::Disk;
 use world::rng::EntropyError;
 
@@ -42,7 +43,10 @@ pub const LOG_DIR: &str = "log-db";
 /// The state engine's place in the data directory.
 pub const STATE_DIR: &str = "state-db";
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Without a check. Such a file is taken, and written with one at the start that takes it.
+const FORMAT_BARE: u32 = 1;
+const CHECK_CONTEXT: &str = "hongbao 2026 disk identity";
 
 /// Who this node is, with this disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,9 +163,15 @@ fn load(disk: &dyn Disk, path: &Path) -> Result<Option<Kept>, IdentityError> {
         Err(source) => return Err(IdentityError::Disk { path: path.to_owned(), source }),
     };
     let damaged = |reason: String| IdentityError::Damaged { path: path.to_owned(), reason };
-    let document: Document = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-    if document.format != FORMAT {
-        return Err(damaged(format!("its format is {}, this program reads {FORMAT}", document.format)));
+    let (line, format) =
+        match checked::open(CHECK_CONTEXT, &bytes).map_err(|error| damaged(error.to_string()))? {
+            Line::Checked(line) => (line, FORMAT),
+            Line::Bare(line) => (line, FORMAT_BARE),
+        };
+    let document: Document = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
+    if document.format != format {
+        let found = document.format;
+        return Err(damaged(format!("its format is {found}, and what stands in it is of format {format}")));
     }
     let disk_no = DiskNo::parse(&document.disk)
         .ok_or_else(|| damaged(format!("disk {:?} is not 12 hex digits", document.disk)))?;
@@ -184,7 +194,8 @@ fn publish(disk: &dyn Disk, path: &Path, kept: &Kept) -> Result<(), IdentityErro
         marked: kept.marked,
     };
     let bytes = serde_json::to_vec(&document).expect("six plain fields are always valid JSON");
-    disk.publish(path, &bytes).map_err(|source| IdentityError::Disk { path: path.to_owned(), source })
+    let sealed = checked::seal(CHECK_CONTEXT, &bytes);
+    disk.publish(path, &sealed).map_err(|source| IdentityError::Disk { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

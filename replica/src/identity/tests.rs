@@ -217,7 +217,7 @@ fn a_damaged_identity_is_named_and_never_replaced_by_itself() {
     for damaged in [
         String::new(),
         "{}".to_owned(),
-        text.replace("\"format\":1", "\"format\":9"),
+        text.replace("\"format\":2", "\"format\":9"),
         text.replace("\"disk\":\"", "\"disk\":\"x"),
         text.replace("\"starts\":1", "\"starts\":7"),
     ] {
@@ -225,4 +225,41 @@ fn a_damaged_identity_is_named_and_never_replaced_by_itself() {
         std::fs::write(&path, &damaged).expect("written");
         assert!(place.refusal().contains("is not a disk's identity"));
     }
+}
+
+#[test]
+fn a_bit_that_flips_in_the_identity_is_never_believed() {
+    let place = Place::new();
+    place.settle();
+    let path = place.dir.path().join(FILE_NAME);
+    let written = std::fs::read(&path).expect("there");
+    for bit in 0..written.len() * 8 {
+        let mut flipped = written.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, &flipped).expect("written");
+        let text = place.refusal();
+        assert!(
+            text.contains("is not a disk's identity") && text.contains("member replace"),
+            "bit {bit}: {text}"
+        );
+    }
+}
+
+#[test]
+fn an_identity_of_an_older_version_is_taken_and_gets_a_check() {
+    let place = Place::new();
+    let member = place.settle().member;
+    let path = place.dir.path().join(FILE_NAME);
+    let document = |format: u32| {
+        let disk = member.disk;
+        format!(
+            r#"{{"format":{format},"cluster":"spring","node":"c1","disk":"{disk}","starts":1,"marked":1}}"#
+        )
+    };
+    std::fs::write(&path, document(2)).expect("written");
+    assert!(place.refusal().contains("its format is 2"), "a check that was lost is not done without");
+    std::fs::write(&path, document(1)).expect("written");
+    assert_eq!(place.settle().member, member);
+    let text = String::from_utf8(std::fs::read(&path).expect("there")).expect("text");
+    assert!(text.starts_with("{\"format\":2,") && text.lines().count() == 2, "{text}");
 }

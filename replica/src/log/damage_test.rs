@@ -55,7 +55,12 @@ async fn fill(dir: &Path, from: u64, to: u64) {
 async fn read(dir: &Path) -> Result<(u64, u64), EngineError> {
     let engine = RocksEngine::open(dir, Mode::Log, MEMORY)?;
     let writer = LogWriter::start_thread(engine.clone())?;
-    let mut store = LogStore::open(GROUP, engine, writer.clone())?;
+    let opened = LogStore::open(GROUP, engine, writer.clone());
+    if opened.is_err() {
+        // Until its thread has ended the engine is open, and removes files by their names when it closes.
+        writer.stop();
+    }
+    let mut store = opened?;
     let mut reader = store.get_log_reader().await;
     let entries = reader.try_get_log_entries(..).await.expect("what was verified reads again");
     let voted = reader.read_vote().await.expect("known").map_or(0, |vote| vote.leader_id.term);

@@ -18,7 +18,7 @@ fn view(voters: &[&str], learners: &[&str], alive: &[(&str, u64)]) -> View {
     View {
         voters: members(voters),
         learners: members(learners),
-        joint: false,
+        majorities: vec![members(voters)],
         last_index: 1_000,
         alive: alive.iter().map(|(name, index)| (member(name), *index)).collect(),
         lag_entries_max: 10,
@@ -65,7 +65,7 @@ fn a_change_is_refused_while_another_is_under_way_and_for_odd_wishes() {
     );
     assert_eq!(view.check_add_learner(member("a1")), Err(MemberError::AlreadyVoter { member: member("a1") }));
     assert_eq!(view.check_change(&members(&["a1"])), Ok(()));
-    view.joint = true;
+    view.majorities.push(members(&["a1"]));
     assert_eq!(view.check_change(&members(&["a1"])), Err(MemberError::InProgress));
     assert_eq!(view.check_add_learner(member("z1")), Err(MemberError::InProgress));
 }
@@ -95,13 +95,26 @@ fn a_lost_disk_is_replaced_step_by_step_from_wherever_the_group_stands() {
     check(&filling, Step::Wait { lag: Some(100) });
     filling.alive.insert(new, 1_000);
     check(&filling, Step::SetVoters(members(&["a1", "b1", "c1.2"])));
-    filling.joint = true;
+    filling.majorities.push(members(&["a1", "b1", "c1.2"]));
     check(&filling, Step::FinishChange);
     let mut done = view(&["a1", "b1", "c1.2"], &[], &TWO);
     check(&done, Step::Done);
     // An earlier replacement was given up when its disk was lost as well.
     done.learners = members(&["c1.9"]);
     check(&done, Step::RemoveLearners(members(&["c1.9"])));
+}
+
+#[test]
+fn a_change_is_finished_although_the_old_disk_and_the_one_that_was_to_take_its_place_are_lost() {
+    let mut joint = view(&["a1", "b1", "c1", "c1.2"], &[], &TWO);
+    joint.majorities = vec![members(&["a1", "b1", "c1"]), members(&["a1", "b1", "c1.2"])];
+    assert_eq!(joint.next_step(member("c1.3")), Ok(Step::FinishChange));
+    joint.alive.remove(&member("b1"));
+    assert_eq!(joint.next_step(member("c1.3")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+    // A majority of both together is none of each.
+    joint.alive.extend([(member("c1"), 1_000), (member("c1.2"), 1_000)]);
+    joint.majorities = vec![members(&["a1", "c1", "c1.2"]), members(&["a1", "b1", "b1.2"])];
+    assert_eq!(joint.next_step(member("c1.3")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
 }
 
 #[test]

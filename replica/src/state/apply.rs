@@ -25,6 +25,7 @@ use crate::codec;
 use crate::engine::{Batch, EngineError};
 use crate::machine::{At, Machine, PrefixView, Txn, Writes};
 use crate::member_id::MemberId;
+use crate::state::hot::HotView;
 use crate::state::keys::{self, Kind};
 use crate::state::live::{Core, Head, Live, put_head};
 use crate::types::{LogId, Proposal, Replies, StoredMembership, TypeConfig};
@@ -61,7 +62,8 @@ impl<M: Machine> Core<M> {
     pub(super) fn apply_run(&self, run: Vec<EntryResponder<TypeConfig>>) -> Result<Vec<Answer>, EngineError> {
         let mut live = self.live.write();
         let prefix = keys::state(self.group, live.generation);
-        let view = PrefixView::new(&*self.engine, prefix.clone());
+        let engine = HotView::new(&*self.engine, &self.hot);
+        let view = PrefixView::new(&engine, prefix.clone());
         let mut txn = Txn::new(&view);
         let mut answers = Vec::with_capacity(run.len());
         let mut membership = None;
@@ -97,7 +99,9 @@ impl<M: Machine> Core<M> {
             logged_next: self.logged(live.applied),
         };
         put_head(&mut batch, self.group, &head);
-        self.engine.write(batch)?;
+        self.hot.write(&batch);
+        // After a failure the engine answers nothing any more, and neither must what is kept of it.
+        self.engine.write(batch).inspect_err(|_| self.hot.clear())?;
         Ok(answers)
     }
 }

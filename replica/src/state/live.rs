@@ -19,6 +19,7 @@ use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
 use crate::log::DurableNext;
 use crate::machine::{Machine, PrefixView};
+use crate::state::hot::{Hot, HotView};
 use crate::state::keys::{self, Kind};
 use crate::state::snapshot::OutgoingSnapshot;
 use crate::state::stage::StagedSnapshot;
@@ -65,6 +66,8 @@ pub(super) struct Core<M> {
     pub(super) group: GroupId,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) live: RwLock<Live<M>>,
+    /// Pairs of the generation in force, among those of other groups.
+    pub(super) hot: Arc<Hot>,
     pub(super) flushed_next: FlushedNext,
     pub(super) current: Mutex<Option<Current>>,
     /// How far the log beside it is durable.
@@ -82,6 +85,7 @@ impl<M: Machine> Core<M> {
         group: GroupId,
         engine: Arc<dyn Engine>,
         mut machine: M,
+        hot: Arc<Hot>,
     ) -> Result<Core<M>, EngineError> {
         let head: pb::StateHead = load(&*engine, group, Kind::Head)?.unwrap_or(pb::StateHead {
             generation: keys::GENERATION_FIRST,
@@ -116,6 +120,7 @@ impl<M: Machine> Core<M> {
         Ok(Core {
             group,
             engine,
+            hot,
             flushed_next,
             current: Mutex::new(current),
             log: OnceLock::new(),
@@ -193,7 +198,8 @@ impl<M: Machine> StateHandle<M> {
     pub fn read<R>(&self, read: impl FnOnce(&M, &dyn View) -> R) -> R {
         let live = self.core.live.read();
         let prefix = keys::state(self.core.group, live.generation);
-        read(&live.machine, &PrefixView::new(&*self.core.engine, prefix))
+        let engine = HotView::new(&*self.core.engine, &self.core.hot);
+        read(&live.machine, &PrefixView::new(&engine, prefix))
     }
 
     /// The durable state at one applied index, as it is now and stays: for reads that take long.

@@ -21,6 +21,7 @@
 //! Not here: what commands mean (`machine`), the transport of pages.
 
 mod apply;
+mod hot;
 mod keys;
 mod live;
 mod page;
@@ -28,6 +29,7 @@ mod snapshot;
 mod stage;
 mod store;
 
+pub(crate) use hot::Hot;
 pub use live::{FlushedNext, PinnedState, StateHandle};
 pub use page::SnapshotSeal;
 pub use snapshot::{OutgoingSnapshot, SnapshotData};

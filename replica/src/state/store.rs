@@ -26,6 +26,7 @@ use crate::engine::{Batch, Engine, EngineError};
 use crate::log::DurableNext;
 use crate::machine::{Machine, PrefixView, prefix_end};
 use crate::state::apply::gather;
+use crate::state::hot::Hot;
 use crate::state::keys::{self, Kind};
 use crate::state::live::{Core, Current, Head, StateHandle, put_head};
 use crate::state::page;
@@ -51,7 +52,20 @@ impl<M: Machine> StateStore<M> {
     /// # Errors
     /// [`EngineError`].
     pub fn open(group: GroupId, engine: Arc<dyn Engine>, machine: M) -> Result<StateStore<M>, EngineError> {
-        Ok(StateStore { core: Arc::new(Core::open(group, engine, machine)?) })
+        StateStore::open_beside(group, engine, machine, Arc::default())
+    }
+
+    /// The same for a group that shares its memory for hot pairs with the others of its node.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub(crate) fn open_beside(
+        group: GroupId,
+        engine: Arc<dyn Engine>,
+        machine: M,
+        hot: Arc<Hot>,
+    ) -> Result<StateStore<M>, EngineError> {
+        Ok(StateStore { core: Arc::new(Core::open(group, engine, machine, hot)?) })
     }
 
     /// Names the log beside this state: how far it is durable is recorded with what is applied, so

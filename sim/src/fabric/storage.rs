@@ -1,14 +1,14 @@
-//! A node's engines in memory, on disks that outlive it; syncs take as long as the seed says.
+//! A node's engines, on platters that outlive it; syncs take as long as the seed says.
 //!
 //! ```text
-//!   Running::start -> open -> SimEngine on the log platter  <- a writer task that pauses
-//!                             SimEngine on the state platter
+//!   Running::start -> open -> the engine on the log platter  <- a writer task that pauses
+//!                             the engine on the state platter
 //! ```
 //! Invariant: a log entry becomes durable only after the pause, so a crash in between loses it;
 //! pauses are longer than a network round trip often enough that an acknowledgement which does
 //! not wait for them is found out.
 //!
-//! Not here: RocksDB. Its own promises are tested by the conformance suite of `replica`.
+//! Not here: what engines there are (platter.rs).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +18,15 @@ use deploy::failure::{Exit, Failure};
 use deploy::serve::storage::Storage;
 use parking_lot::Mutex;
 use rand::RngExt;
-use replica::engine::sim::{SimDisk, SimEngine};
+use replica::engine::EngineError;
+use replica::engine::rocks::Mode;
 use replica::host::Engines;
+use replica::identity::{LOG_DIR, STATE_DIR};
 use replica::log::LogWriter;
 use world::rng::Stream;
+
+use super::platter::Platter;
+use super::rocks::Scratch;
 
 /// How long a sync takes.
 #[derive(Clone, Copy, Debug)]
@@ -47,33 +52,40 @@ struct Pace {
 #[derive(Clone)]
 pub struct SimStorage {
     /// What Raft logs are on.
-    pub log: SimDisk,
+    pub log: Platter,
     /// What applied state is on.
-    pub state: SimDisk,
+    pub state: Platter,
     /// Why they do not open: a file of one is not what it should be.
     broken: Arc<Mutex<Option<String>>>,
     pace: Arc<Mutex<Pace>>,
 }
 
 impl SimStorage {
-    /// Empty engines.
+    /// Empty engines; RocksDB, if there is a directory to work in.
     #[must_use]
-    pub fn new(times: SyncTimes, chance: Stream) -> SimStorage {
+    pub fn new(times: SyncTimes, chance: Stream, scratch: Option<&Arc<Scratch>>) -> SimStorage {
         assert!(times.min_ms <= times.max_ms && times.stall_one_in > 0, "times that can be drawn: {times:?}");
         let pace = Arc::new(Mutex::new(Pace { times, slower_by_ms: 0, chance }));
-        SimStorage { log: SimDisk::new(), state: SimDisk::new(), broken: Arc::default(), pace }
+        let (log, state) = (Platter::new(scratch, Mode::Log), Platter::new(scratch, Mode::State));
+        SimStorage { log, state, broken: Arc::default(), pace }
     }
 
     /// Engines on other disks, as fast as these.
     #[must_use]
-    pub fn on(&self, log: SimDisk, state: SimDisk) -> SimStorage {
+    pub fn on(&self, log: Platter, state: Platter) -> SimStorage {
         SimStorage { log, state, broken: Arc::default(), pace: Arc::clone(&self.pace) }
     }
 
-    /// They do not open any more. What RocksDB says of a file that is cut short, which the engines in
-    /// memory have none of; that it does say so is tested by the conformance suite of `replica`.
-    pub fn break_file(&self, of: &str) {
-        *self.broken.lock() = Some(format!("{of}: Corruption: a file is shorter than the manifest says"));
+    /// Cuts a file of the log or the state short, so that they do not open any more. The engines in memory
+    /// have no files: they say what RocksDB says. Answers whether there was a file.
+    pub fn break_file(&self, of: &str, draw: &mut dyn FnMut(usize) -> usize) -> bool {
+        let platter = if of == LOG_DIR { &self.log } else { &self.state };
+        if let Platter::Rocks(disk) = platter {
+            return disk.truncate(draw);
+        }
+        let reason = format!("opening {of}: Corruption: a file is shorter than the manifest says");
+        *self.broken.lock() = Some(reason);
+        true
     }
 
     /// Makes every sync longer by this, until it is set otherwise.
@@ -103,10 +115,14 @@ impl Pace {
 impl Storage for SimStorage {
     fn open(&self, _data_dir: &Path) -> Result<Engines, Failure> {
         if let Some(reason) = &*self.broken.lock() {
-            return Err(Failure::new(Exit::Error, format!("opening the engines: {reason}")));
+            return Err(Failure::new(Exit::Error, reason.clone()));
         }
-        let log = SimEngine::recover(&self.log);
-        let state = SimEngine::open(&self.state);
+        let refused = |of: &str| {
+            let of = of.to_owned();
+            move |error: EngineError| Failure::new(Exit::Error, format!("opening {of}: {error}"))
+        };
+        let log = self.log.open_log().map_err(refused(LOG_DIR))?;
+        let state = self.state.open_state().map_err(refused(STATE_DIR))?;
         let pace = Arc::clone(&self.pace);
         let pause = Arc::new(move || {
             let pause = pace.lock().next();

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use deploy::failover::act::{commit, read_zones};
-use deploy::failover::decide::{self, Decision, NodeView, Operation, View};
+use deploy::failover::decide::{self, Asked, Decision, NodeView, Operation, View};
 use deploy::failure::{Context, Exit, Failure};
 use deploy::serve::event;
 use ticket::control::{self, ZoneRecord, ZoneState};
@@ -73,15 +73,15 @@ async fn decide_now(tools: &Tools, zone: ZoneId, verb: ZoneVerb) -> Result<Opera
     let nodes = tools.connected.cluster.nodes.iter().map(|node| (node.id, well.clone())).collect();
     let now = tools.clock.now();
     let view = View { zones, event: event.as_ref(), roster, claims, nodes, now };
-    let reason = "an old controller";
+    let asked = Asked { reason: "an old controller", operation: None };
     let decided = match verb {
-        ZoneVerb::Failover => decide::failover(&view, zone, reason),
-        ZoneVerb::Restore => decide::restore(&view, zone, reason),
+        ZoneVerb::Failover => decide::failover(&view, zone, asked),
+        ZoneVerb::Restore => decide::restore(&view, zone, asked),
     };
     match decided.map_err(|guard| Failure::new(Exit::Refused, guard.to_string()))? {
         Decision::Commit(operation) => Ok(*operation),
         // Another controller did it just before. This one is about to write the same.
-        Decision::Already(record) => Ok(again(&view, zone, &record, verb)),
+        Decision::Already(standing) => Ok(again(&view, zone, &standing.record, verb)),
     }
 }
 

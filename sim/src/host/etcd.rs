@@ -9,7 +9,6 @@
 pub mod lease;
 pub mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ use tonic::transport::Channel;
 use world::NodeId;
 use world::rng::Stream;
 
+use super::calls::{Calls, Removals};
 use crate::board::Board;
 use crate::history::kv::{Compare, KvCall, KvContents, KvReply, Pair, Write};
 use crate::history::{OpId, Outcome};
@@ -62,18 +62,14 @@ pub struct EtcdClient {
 impl EtcdClient {
     /// Works until it is sent home, and then probes its zone.
     pub async fn run(mut self) {
-        let mut seen: BTreeMap<String, Option<Pair>> = BTreeMap::new();
-        let mut serial = 0;
+        let mut calls = Calls::new(PREFIX, format!("e{}", self.number), self.keys, Removals::Plain);
         while !self.board.going_home() {
-            serial += 1;
             if self.chance.random_ratio(1, 8) {
                 self.range().await;
             } else {
-                let call = self.next_call(serial, &seen);
+                let call = calls.next(&mut self.chance);
                 let outcome = self.record(call.clone()).await;
-                if let (KvCall::Get { key }, Outcome::Done(KvReply::Get { pair, .. })) = (&call, &outcome) {
-                    seen.insert(key.clone(), pair.clone());
-                }
+                calls.saw(&call, &outcome);
             }
             let think_ms = self.chance.random_range(80..900);
             tokio::time::sleep(Duration::from_millis(think_ms)).await;
@@ -101,30 +97,6 @@ impl EtcdClient {
         }
         let probe = Probe { zone: self.node.zone(), what: "a put through etcd's API".to_owned(), failure };
         self.board.probes.lock().push(probe);
-    }
-
-    fn next_call(&mut self, serial: u64, seen: &BTreeMap<String, Option<Pair>>) -> KvCall {
-        let mut key = || format!("{PREFIX}{}", self.chance.random_range(0..self.keys));
-        let (one, other) = (key(), key());
-        let value = |part: &str| format!("e{}.{serial}{part}", self.number);
-        match self.chance.random_range(0..100) {
-            0..35 => KvCall::Put { key: one, value: value("") },
-            35..65 => KvCall::Get { key: one },
-            65..75 => KvCall::Delete { key: one },
-            kind => {
-                let compare = match seen.get(&one) {
-                    Some(Some(pair)) if kind % 2 == 0 => Compare::ModRevision(one.clone(), pair.mod_revision),
-                    Some(Some(pair)) => Compare::Value(one.clone(), pair.value.clone()),
-                    Some(None) | None => Compare::Absent(one.clone()),
-                };
-                let mut writes = vec![Write::Put(one.clone(), value("x"))];
-                if other != one {
-                    let second = Write::Put(other.clone(), value("y"));
-                    writes.push(if kind % 3 == 0 { Write::Delete(other) } else { second });
-                }
-                KvCall::Txn { compares: vec![compare], writes }
-            }
-        }
     }
 
     async fn record(&self, call: KvCall) -> Outcome<KvReply> {

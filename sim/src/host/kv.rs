@@ -7,7 +7,6 @@
 //!
 //! Not here: judging the history (oracle/).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use rand::RngExt;
 use world::NodeId;
 use world::rng::Stream;
 
+use super::calls::{Calls, Removals};
 use crate::board::Board;
 use crate::history::Outcome;
 use crate::history::kv::{Compare, KvCall, KvContents, KvReply, Pair, Write};
@@ -50,59 +50,24 @@ pub struct KvClient {
 impl KvClient {
     /// Works until it is sent home.
     pub async fn run(mut self) {
-        let mut serial = 0;
-        let mut seen: BTreeMap<String, Option<Pair>> = BTreeMap::new();
+        let mut calls = Calls::new(PREFIX, self.number.to_string(), self.keys, Removals::Conditional);
         while !self.board.going_home() {
-            serial += 1;
-            let call = self.next_call(serial, &seen);
+            let call = calls.next(&mut self.chance);
             let id = self.board.kv.lock().0.invoke(self.board.moment(), self.number, self.asks, call.clone());
             let outcome = tokio::select! {
                 biased;
                 () = self.luck.runs_out() => {
                     self.board.happened("clients-failed");
-                    seen.clear();
+                    calls.forget();
                     Outcome::Unknown
                 }
                 answer = make(&*self.kv, &call) => outcome_of(answer),
             };
-            if let (KvCall::Get { key }, Outcome::Done(KvReply::Get { pair, .. })) = (&call, &outcome) {
-                seen.insert(key.clone(), pair.clone());
-            }
+            calls.saw(&call, &outcome);
             tracing::info!(target: "sim::kv", client = self.number, op = id.0, ?call, ?outcome);
             self.board.kv.lock().0.finish(self.board.moment(), id, outcome);
             let think_ms = self.chance.random_range(self.think_ms.0..=self.think_ms.1);
             tokio::time::sleep(Duration::from_millis(think_ms)).await;
-        }
-    }
-
-    fn next_call(&mut self, serial: u64, seen: &BTreeMap<String, Option<Pair>>) -> KvCall {
-        let mut key = || format!("{PREFIX}{}", self.chance.random_range(0..self.keys));
-        let (one, other) = (key(), key());
-        let value = |part: &str| format!("{}.{serial}{part}", self.number);
-        match self.chance.random_range(0..100) {
-            0..35 => KvCall::Put { key: one, value: value("") },
-            35..70 => KvCall::Get { key: one },
-            // Only what is there is removed: a removal of nothing leaves the revision as it is.
-            70..78 => match seen.get(&one) {
-                Some(Some(pair)) => KvCall::Txn {
-                    compares: vec![Compare::ModRevision(one.clone(), pair.mod_revision)],
-                    writes: vec![Write::Delete(one)],
-                },
-                _ => KvCall::Get { key: one },
-            },
-            kind => {
-                let compare = match seen.get(&one) {
-                    Some(Some(pair)) if kind % 2 == 0 => Compare::ModRevision(one.clone(), pair.mod_revision),
-                    Some(Some(pair)) => Compare::Value(one.clone(), pair.value.clone()),
-                    Some(None) | None => Compare::Absent(one.clone()),
-                };
-                let mut writes = vec![Write::Put(one.clone(), value("x"))];
-                if other != one {
-                    let second = Write::Put(other.clone(), value("y"));
-                    writes.push(if kind % 3 == 0 { Write::Delete(other) } else { second });
-                }
-                KvCall::Txn { compares: vec![compare], writes }
-            }
         }
     }
 }

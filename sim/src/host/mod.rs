@@ -17,6 +17,7 @@
 
 pub mod auditor;
 pub mod bank;
+pub mod calls;
 pub mod controller;
 pub mod crowd;
 pub mod etcd;

@@ -11,7 +11,6 @@ use std::sync::{Arc, Weak};
 use deploy::config::Cluster;
 use deploy::serve::node::{Doors, Running};
 use parking_lot::Mutex;
-use replica::engine::sim::SimDisk as Platter;
 use replica::host::Host;
 use replica::identity::{FILE_NAME, LOG_DIR, STATE_DIR};
 use tokio::sync::mpsc;
@@ -22,6 +21,7 @@ use crate::event::Minted;
 use crate::fabric::clock::SimClock;
 use crate::fabric::disk::SimDisk;
 use crate::fabric::net::SimNet;
+use crate::fabric::platter::Platter;
 use crate::fabric::storage::SimStorage;
 use crate::schedule::{Damage, Store};
 
@@ -158,7 +158,7 @@ impl Site {
         self.inside.lock().refusals = 0;
         let mut drive = self.drive.lock();
         drive.disk.empty(Path::new(DATA_DIR));
-        drive.storage = drive.storage.on(Platter::new(), Platter::new());
+        drive.storage = drive.storage.on(drive.storage.log.blank(), drive.storage.state.blank());
         drive.before = None;
     }
 
@@ -190,12 +190,14 @@ impl Site {
         let (log, state) = (storage.log.clone(), storage.state.clone());
         match (store, damage) {
             (Store::Files, damage) => return damage_file(disk, before.as_ref(), damage, draw),
-            (Store::Log, Damage::Missing) => *storage = storage.on(Platter::new(), state),
-            (Store::State, Damage::Missing) => *storage = storage.on(log, Platter::new()),
+            (Store::Log, Damage::Missing) => *storage = storage.on(log.blank(), state),
+            (Store::State, Damage::Missing) => *storage = storage.on(log, state.blank()),
             (Store::Log, Damage::RolledBack) => *storage = storage.on(before.as_ref()?.log.image(), state),
             (Store::State, Damage::RolledBack) => *storage = storage.on(log, before.as_ref()?.state.image()),
-            (Store::Log, Damage::Truncated) => storage.break_file(LOG_DIR),
-            (Store::State, Damage::Truncated) => storage.break_file(STATE_DIR),
+            (store, Damage::Truncated) => {
+                let of = if store == Store::Log { LOG_DIR } else { STATE_DIR };
+                return storage.break_file(of, draw).then(|| of.to_owned());
+            }
         }
         Some(if store == Store::Log { LOG_DIR } else { STATE_DIR }.to_owned())
     }

@@ -41,7 +41,7 @@ use super::insider::Insider;
 use crate::board::Board;
 use crate::fabric::time::EPOCH_MS;
 use crate::history::Moment;
-use crate::knobs::{Knobs, Purpose, stream};
+use crate::knobs::{Knobs, LAST_SLOT_ENDS_AFTER_MS, Purpose, stream};
 
 /// Pause before something is repeated.
 const AGAIN_AFTER: Duration = Duration::from_millis(400);
@@ -57,8 +57,6 @@ const FIRST_SLOT_AFTER: Duration = Duration::from_millis(1_500);
 const GAP: Duration = Duration::from_millis(600);
 /// The shortest slot.
 const SLOT_MIN: Duration = Duration::from_millis(2_000);
-/// How long after the faults the last slot ends: nodes claim for it in peace, and users shake.
-const LAST_SLOT_ENDS_AFTER: Duration = Duration::from_millis(5_500);
 
 /// The build that is made first.
 pub const FIRST: &str = "first";
@@ -174,7 +172,7 @@ impl Tools {
         let slots = u32::try_from(build.manifest.slots.len()).unwrap_or(1).max(1);
         let first = self.clock.now().plus(FIRST_SLOT_AFTER);
         let heal_at = UnixMs(EPOCH_MS).plus(self.knobs.safety());
-        let end = heal_at.plus(LAST_SLOT_ENDS_AFTER);
+        let end = heal_at.plus(Duration::from_millis(LAST_SLOT_ENDS_AFTER_MS));
         let slot = (end.since(first) / slots).saturating_sub(GAP).max(SLOT_MIN);
         Schedule::Compressed { first, slot, gap: GAP }
     }

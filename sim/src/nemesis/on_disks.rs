@@ -57,6 +57,7 @@ impl Nemesis {
                 self.each(nodes, |nemesis, node| nemesis.rot(node, *store, *bits) && nemesis.harm(node))
             }
             Action::FullDisk { nodes } => self.each(nodes, |nemesis, node| {
+                nemesis.hampered.insert(node);
                 let site = &nemesis.sites[&node];
                 site.disk().set_full(true);
                 let full = Faults { full_after_bytes: Some(0), ..Faults::default() };
@@ -70,10 +71,12 @@ impl Nemesis {
                 true
             }),
             Action::SlowDisk { nodes, max_ms, .. } => self.each(nodes, |nemesis, node| {
+                nemesis.hampered.insert(node);
                 nemesis.sites[&node].storage().slow_down(*max_ms);
                 true
             }),
             Action::MendDisk { nodes } => self.each(nodes, |nemesis, node| {
+                nemesis.hampered.remove(&node);
                 mend(&nemesis.sites[&node]);
                 true
             }),
@@ -93,9 +96,13 @@ impl Nemesis {
         for _ in 0..bits {
             let draw = &mut |n: usize| self.chance.random_range(0..n);
             flipped += usize::from(match store {
-                Store::Log => site.storage().log.rot(draw).is_some(),
-                Store::State => site.storage().state.rot(draw).is_some(),
-                Store::Files => site.disk().rot(DATA_DIR, draw).is_some(),
+                Store::Log => site.storage().log.rot(draw),
+                Store::State => site.storage().state.rot(draw),
+                // Half of the time one of the few small documents that a node believes about itself.
+                Store::Files => {
+                    let part = if draw(2) == 0 { ".json" } else { DATA_DIR };
+                    site.disk().rot(part, draw).is_some()
+                }
             });
         }
         flipped > 0

@@ -6,11 +6,16 @@
 
 use std::time::Duration;
 
-use super::{Later, Nemesis, pairs};
+use rand::RngExt;
+
+use super::{Later, Loss, Nemesis, pairs};
 use crate::host::{APPS, CROWD};
 use crate::links::Reason;
 use crate::schedule::Action;
 use crate::target::Target;
+
+/// How often it is drawn whether what is on the way is lost.
+const LOSE_EVERY_MS: u64 = 100;
 
 impl Nemesis {
     /// Answers whether it happened; `None` when there is no player for it.
@@ -53,6 +58,13 @@ impl Nemesis {
                 }
                 *times > 0
             }
+            _ => return self.act_on_messages(sim, now_ms, action),
+        })
+    }
+
+    /// What becomes of messages on links that work.
+    fn act_on_messages(&mut self, sim: &mut turmoil::Sim<'_>, now_ms: u64, action: &Action) -> Option<bool> {
+        Some(match action {
             Action::Hold { between, and } => {
                 for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
                     self.links.hold(&one, &other);
@@ -73,6 +85,12 @@ impl Nemesis {
                 self.plan(now_ms + for_ms, Later::Release(held));
                 0 < self.links.tell(sim)
             }
+            Action::LoseMessages { between, and, percent, for_ms } => {
+                let between = pairs(&self.hosts(between), &self.hosts(and));
+                let happens = !between.is_empty();
+                self.lose(sim, Loss { between, percent: *percent, until_ms: now_ms + for_ms });
+                happens
+            }
             Action::Latency { between, and, max_ms, .. } => {
                 for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
                     if one != other {
@@ -83,6 +101,30 @@ impl Nemesis {
             }
             _ => return self.act_on_nodes(action),
         })
+    }
+
+    /// Loses what is on the way between hosts whose links work, with the chance that was drawn, and plans
+    /// to do so again.
+    pub(super) fn lose(&mut self, sim: &turmoil::Sim<'_>, loss: Loss) {
+        for (one, other) in &loss.between {
+            if !self.links.works(one, other) || !self.chance.random_ratio(u32::from(loss.percent), 100) {
+                continue;
+            }
+            let ends = (sim.lookup(one.as_str()), sim.lookup(other.as_str()));
+            let mut lost = 0;
+            sim.links(|links| {
+                let here = links.filter(|link| link.pair() == ends || link.pair() == (ends.1, ends.0));
+                lost = here.map(Iterator::count).sum();
+            });
+            // What is on the way when a link is cut is lost; what is sent next passes again.
+            sim.partition(one.as_str(), other.as_str());
+            sim.repair(one.as_str(), other.as_str());
+            self.board.count("messages-lost", lost as u64);
+        }
+        let next_ms = self.now_ms + LOSE_EVERY_MS;
+        if next_ms < loss.until_ms {
+            self.plan(next_ms, Later::Lose(loss));
+        }
     }
 
     pub(super) fn heal_links(&mut self, sim: &mut turmoil::Sim<'_>, places: &[Target]) -> bool {

@@ -6,6 +6,7 @@
 //! ```text
 //!   cut off  |------------------------------|  healed   |---- within ----| served again
 //!                 asked and answered in here: a violation if a quorum is needed
+//!   trouble  |--- of any kind, anywhere ---|            |---- within ----| asked, and never answered: a violation
 //! ```
 //! Invariant: an operation that began before the cut, or ended after it, is not judged: its quorum
 //! may have answered outside of it.
@@ -31,6 +32,34 @@ pub struct Isolation {
     pub from: Moment,
     /// Until when; `None` if the run ended first.
     pub to: Option<Moment>,
+}
+
+/// A time in which something was wrong with a node, a disk or a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// From when on.
+    pub from: Moment,
+    /// Until when; `None` if the run ended first.
+    pub to: Option<Moment>,
+}
+
+/// What was wrong, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outages {
+    /// Zones that were cut off.
+    pub isolations: Vec<Isolation>,
+    /// All times that were not calm, in order.
+    pub troubles: Vec<Trouble>,
+}
+
+impl Outages {
+    /// Whether nothing was wrong from so long before a request until its end.
+    fn calm(&self, request: &Answer, rejoin_ms: u64) -> bool {
+        self.troubles.iter().all(|trouble| {
+            let over = trouble.to.is_some_and(|to| to.at_ms + rejoin_ms <= request.asked.at_ms);
+            over || request.answered.number < trouble.from.number
+        })
+    }
 }
 
 /// Something a node answered that only a quorum can.
@@ -86,7 +115,8 @@ impl Requests {
 
 /// Judges the answers. `rejoin_ms`: within which a healed zone must serve again, if it is asked.
 #[must_use]
-pub fn check(isolations: &[Isolation], requests: &Requests, rejoin_ms: u64) -> Verdict {
+pub fn check(outages: &Outages, requests: &Requests, rejoin_ms: u64) -> Verdict {
+    let isolations = &outages.isolations;
     let mut findings = Findings::new("I9", "an isolated zone acknowledges nothing, and rejoins");
     let mut silent = 0u64;
     for island in isolations {
@@ -108,7 +138,7 @@ pub fn check(isolations: &[Isolation], requests: &Requests, rejoin_ms: u64) -> V
             );
         }
         if let Some(healed) = island.to {
-            rejoined(island.zone, healed, isolations, requests, rejoin_ms, &mut findings);
+            rejoined((island.zone, healed), outages, requests, rejoin_ms, &mut findings);
         }
     }
     let islands = isolations.len();
@@ -118,24 +148,25 @@ pub fn check(isolations: &[Isolation], requests: &Requests, rejoin_ms: u64) -> V
 }
 
 /// Whether the zone answers again: whoever asks it after `rejoin_ms`, and before it is cut off again
-/// or the run is over, must be answered at least once.
+/// or the run is over, must be answered at least once. Who asks it while something else is wrong need not be.
 fn rejoined(
-    zone: ZoneId,
-    healed: Moment,
-    isolations: &[Isolation],
+    (zone, healed): (ZoneId, Moment),
+    outages: &Outages,
     requests: &Requests,
     rejoin_ms: u64,
     findings: &mut Findings,
 ) {
-    let again = isolations.iter().filter(|other| other.zone == zone && healed.number < other.from.number);
+    let again =
+        outages.isolations.iter().filter(|other| other.zone == zone && healed.number < other.from.number);
     let until = again.map(|other| other.from.number).min().unwrap_or(u64::MAX);
     let later = |answer: &&Answer| {
         answer.node.zone() == zone
             && healed.at_ms + rejoin_ms <= answer.asked.at_ms
             && answer.answered.number < until
     };
-    let (served, denied) =
-        (requests.answered.iter().filter(later).count(), requests.unanswered.iter().filter(later).count());
+    let served = requests.answered.iter().filter(later).count();
+    let denied = requests.unanswered.iter().filter(later);
+    let denied = denied.filter(|request| outages.calm(request, rejoin_ms)).count();
     findings.must(served > 0 || denied == 0, Some(healed), || {
         format!("zone {zone} was healed at {} ms and answered none of {denied} requests from {rejoin_ms} ms later on", healed.at_ms)
     });
@@ -158,7 +189,9 @@ mod tests {
         let zone = "b".parse().expect("a zone");
         let island = Isolation { zone, from: at(10), to: Some(at(20)) };
         let requests = Requests { answered: answers.to_vec(), unanswered: refused.to_vec() };
-        let verdict = check(&[island], &requests, 1_000);
+        let span = |from, to| Trouble { from: at(from), to: Some(at(to)) };
+        let outages = Outages { isolations: vec![island], troubles: vec![span(10, 20), span(50, 52)] };
+        let verdict = check(&outages, &requests, 1_000);
         let said: Vec<&str> = verdict.violations.iter().map(|violation| violation.what.as_str()).collect();
         assert_eq!(said, expected);
         assert_eq!(verdict.held, expected.is_empty());
@@ -194,6 +227,10 @@ mod tests {
             &[answer_of("b1", 31, 35)],
             &["zone b was healed at 2000 ms and answered none of 1 requests from 1000 ms later on"],
         );
+        // Something else was wrong: before, during, or too shortly before.
+        check_all(&[], &[answer_of("b1", 49, 50), answer_of("b1", 51, 52), answer_of("b1", 61, 62)], &[]);
+        let later = "zone b was healed at 2000 ms and answered none of 1 requests from 1000 ms later on";
+        check_all(&[], &[answer_of("b1", 61, 62), answer_of("b1", 62, 63)], &[later]);
         // Nobody asked: nothing can be said.
         check_all(&[], &[], &[]);
     }

@@ -124,7 +124,7 @@ fn network(action: &Action, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Action::LoseMessages { between, and, percent, for_ms } => write!(
             f,
-            "{percent} % of the messages between {} and {} are lost for {}",
+            "now and then ({percent} %) what is on the way between {} and {} is lost, for {}",
             list(between),
             list(and),
             span(*for_ms)

@@ -9,15 +9,25 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use deploy::failure::{Context, Exit, Failure};
+use sim::fabric::rocks::Scratch;
 use sim::run::Summary;
 
 use super::What;
+
+/// A run allocates and frees small pieces all the time: glibc keeps what it has instead of giving it back
+/// to the kernel and asking again. Measured: a tenth of a run's time.
+const ALLOCATOR: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864",
+);
 
 /// Runs a seed in a child and waits for its summary.
 pub fn run(seed: u64, what: &What, trace: Option<&Path>) -> Result<Summary, Failure> {
     let program = std::env::current_exe().context(Exit::Error, "finding this program")?;
     let mut command = Command::new(program);
-    command.args(["child", "--seed", &seed.to_string(), "--filter", &what.filter]);
+    let scratch = Scratch::place();
+    command.env(ALLOCATOR.0, ALLOCATOR.1).arg("child").arg("--scratch").arg(&scratch);
+    command.args(["--seed", &seed.to_string(), "--filter", &what.filter]);
     if what.calm {
         command.arg("--calm");
     }
@@ -33,10 +43,15 @@ pub fn run(seed: u64, what: &What, trace: Option<&Path>) -> Result<Summary, Fail
     if let Some(habitat) = what.habitat {
         command.args(["--habitat", habitat.name()]);
     }
+    if let Some(engine) = what.engine {
+        command.args(["--engine", &engine.to_string()]);
+    }
     if let Some(trace) = trace {
         command.arg("--trace").arg(trace);
     }
     let output = command.stdin(Stdio::null()).output().context(Exit::Error, "starting a child")?;
+    // Left behind only by a child that could not end as it should; mostly there was none.
+    let _ = std::fs::remove_dir_all(&scratch);
     let printed = String::from_utf8_lossy(&output.stdout);
     let last = printed.lines().last().unwrap_or_default();
     serde_json::from_str(last).map_err(|error| {

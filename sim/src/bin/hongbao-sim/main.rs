@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use deploy::failure::{Context, Exit, Failure};
+use sim::fabric::platter::EngineKind;
 use sim::fabric::time;
 use sim::run::{self, Options};
 use sim::schedule::Schedule;
@@ -126,6 +127,9 @@ struct ChildArgs {
     seed: u64,
     #[arg(long)]
     trace: Option<PathBuf>,
+    /// Where RocksDB may write
+    #[arg(long)]
+    scratch: Option<PathBuf>,
     #[command(flatten)]
     what: What,
 }
@@ -147,6 +151,9 @@ struct What {
     /// The kind of run this mistake lives in, without the mistake
     #[arg(long, conflicts_with = "mutant")]
     habitat: Option<Mutant>,
+    /// Keep logs and states in this (memory, rocks) instead of what the seed draws
+    #[arg(long)]
+    engine: Option<EngineKind>,
     /// What is traced: targets and levels
     #[arg(long, default_value = trace::FILTER)]
     filter: String,
@@ -156,7 +163,7 @@ impl What {
     /// What a seed derives.
     fn ordinary() -> What {
         let filter = trace::FILTER.to_owned();
-        What { calm: false, schedule: None, drill: None, mutant: None, habitat: None, filter }
+        What { calm: false, schedule: None, drill: None, mutant: None, habitat: None, engine: None, filter }
     }
 
     /// A drill, as it is written.
@@ -198,6 +205,8 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
         drill_file: args.what.drill.clone(),
         mutant: args.what.mutant,
         habitat: args.what.habitat,
+        engine: args.what.engine,
+        scratch: args.scratch.clone(),
     };
     // Whatever uses a library of ours or others does so in simulated time from here on.
     time::enter(args.seed);
@@ -215,8 +224,8 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
 /// Ends the process when simulated time does not move although a lot is computed.
 fn watch_over(args: &ChildArgs) {
     let seed = args.seed;
-    let What { calm, mutant, habitat, .. } = args.what;
-    let options = Options { calm, mutant, habitat, ..Options::default() };
+    let What { calm, mutant, habitat, engine, .. } = args.what;
+    let options = Options { calm, mutant, habitat, engine, ..Options::default() };
     // A thread that is not simulated: it sees the real clock.
     std::thread::spawn(move || {
         let (mut reached_ms, mut since_cpu_ms) = (0, run::cpu_ms());

@@ -92,9 +92,10 @@ fn show(summary: &Summary, output: Format, bar: &ProgressBar) -> Result<(), Fail
 fn page(summary: &Summary) -> String {
     let faults: Vec<String> = summary.faults.iter().map(|(name, n)| format!("{name} {n}")).collect();
     let mut text = format!(
-        "seed {:>6}  {:5}  {:>6.1} s simulated, {:>5.1} s real, speed {:>5.1}  {:>5} operations  {}",
+        "seed {:>6}  {:5}  {:6}  {:>6.1} s simulated, {:>5.1} s real, speed {:>5.1}  {:>5} operations  {}",
         summary.seed,
         if summary.ok { "ok" } else { "BROKE" },
+        summary.engine,
         summary.simulated_ms as f64 / 1e3,
         summary.wall_ms as f64 / 1e3,
         summary.speed,
@@ -115,9 +116,11 @@ fn conclude(summaries: &[Summary]) {
     let cpu_ms: u64 = summaries.iter().map(|summary| summary.cpu_ms).sum();
     let operations: u64 = summaries.iter().map(|summary| summary.operations).sum();
     println!(
-        "{} seeds, {} ok: {:.0} s simulated, {:.1} simulated seconds a processor second, {operations} operations",
+        "{} seeds, {} ok, {} over RocksDB: {:.0} s simulated, {:.1} simulated seconds a processor second, {operations} \
+         operations",
         summaries.len(),
         summaries.iter().filter(|summary| summary.ok).count(),
+        summaries.iter().filter(|summary| summary.engine == "rocks").count(),
         simulated_ms as f64 / 1e3,
         simulated_ms as f64 / cpu_ms.max(1) as f64,
     );

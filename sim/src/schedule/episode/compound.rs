@@ -6,7 +6,8 @@
 //!              all      every machine at once: nobody remembers
 //!              voter    of a zone that has just helped to elect a leader; the old leader is there again,
 //!                       the new one is cut off
-//!   zombie   a zone stands still, is failed over meanwhile, and goes on as if nothing had been
+//!   zombie   a zone stands still, is failed over meanwhile, and goes on as if nothing had been; in most
+//!            cases while it claims files for a slot, if it is known when that is
 //! ```
 //! Where syncs are waited for, slow disks only make everything slow: nobody has said anything that is
 //! not on a disk. That is what these episodes look at.
@@ -16,7 +17,7 @@
 //! Not here: how many; see `derive`.
 
 use rand::RngExt;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use world::NodeId;
 use world::rng::Stream;
 
@@ -36,6 +37,10 @@ const VOTER_SYNC_MS: u64 = 2_500;
 const CUT_OFF_MS: (u64, u64) = (1_500, 4_000);
 /// How long a zone stands still.
 const STANDS_STILL_MS: (u64, u64) = (2_000, 6_000);
+/// How long before a slot it begins to: files are claimed a second before they are issued.
+const BEFORE_A_SLOT_MS: (u64, u64) = (1_600, 2_600);
+/// How long before the slot it goes on, at most.
+const GOES_ON_BEFORE_MS: u64 = 600;
 /// How soon somebody fails it over: what the zone was about to say is still under way then.
 const FAILED_OVER_WITHIN_MS: (u64, u64) = (50, 600);
 
@@ -107,15 +112,31 @@ impl Builder<'_> {
         self.add(at_ms + cut_off_ms, Action::Heal { places: vec![crate::target::Target::Zone(new.zone())] });
     }
 
+    /// When a zone stands still, and how long.
+    fn stands_still(&self, chance: &mut Stream) -> Window {
+        let slot = self.scene.slots_ms.choose(chance).copied().filter(|_| chance.random_ratio(3, 4));
+        if let Some(slot) = slot {
+            // It sends its claims while nobody hears them, and they arrive before others make theirs.
+            let lead = chance.random_range(BEFORE_A_SLOT_MS.0..=BEFORE_A_SLOT_MS.1);
+            let from = slot.saturating_sub(lead).max(self.from_ms);
+            return Window {
+                from,
+                to: slot.saturating_sub(chance.random_range(0..=GOES_ON_BEFORE_MS)).max(from + 1),
+            };
+        }
+        let for_ms = chance.random_range(STANDS_STILL_MS.0..=STANDS_STILL_MS.1);
+        let latest = self.scene.ends_ms.saturating_sub(for_ms).max(self.from_ms);
+        let from = chance.random_range(self.from_ms..=latest);
+        Window { from, to: from + for_ms }
+    }
+
     pub(super) fn zombie(&mut self, chance: &mut Stream) {
         let zone = self.a_zone(chance);
         let nodes = self.scene.nodes_of(zone);
-        let for_ms = chance.random_range(STANDS_STILL_MS.0..=STANDS_STILL_MS.1);
+        let window = self.stands_still(chance);
+        let (at_ms, for_ms) = (window.from, window.to - window.from);
         let failover_ms = chance.random_range(FAILED_OVER_WITHIN_MS.0..=FAILED_OVER_WITHIN_MS.1);
-        let restore_ms = for_ms + chance.random_range(500..=2_500);
-        let Some(latest) = self.scene.ends_ms.checked_sub(restore_ms + 1) else { return };
-        let at_ms = chance.random_range(self.from_ms..=latest.max(self.from_ms));
-        let window = Window { from: at_ms, to: at_ms + for_ms };
+        let restore_ms = for_ms.max(failover_ms) + chance.random_range(500..=2_500);
         if self.scene.ends_ms <= at_ms + restore_ms || !nodes.iter().all(|node| self.up(*node, window)) {
             return;
         }
