@@ -155,7 +155,10 @@ impl ControlPort {
         let physical = matches!(&command.command, Some(Command::Compact(request)) if request.physical);
         let reply = self.propose_command(command).await?;
         if physical && !matches!(reply, Reply::Refused(_)) {
-            self.sweep().await?;
+            // An error that promises that nothing was done would have the compaction made once more, and
+            // refused as made before.
+            let open = |error: CallError| CallError::Unknown(format!("compacted, but not swept: {error}"));
+            self.sweep().await.map_err(open)?;
         }
         Ok(reply)
     }
@@ -258,3 +261,7 @@ pub(crate) fn read_error(error: ReadError) -> CallError {
         ReadError::Unavailable(reason) => CallError::Unavailable(reason),
     }
 }
+
+#[cfg(test)]
+#[path = "control_port_test.rs"]
+mod tests;

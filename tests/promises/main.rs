@@ -28,10 +28,12 @@ mod zones;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use world::Clock;
+use world::clock::SystemClock;
 use world::rng::Seed;
 
 use clients::Client;
@@ -93,7 +95,7 @@ async fn watching(zones: &Zones, seed: &Seed, record: &Arc<Record>) -> JoinSet<(
 /// Every zone takes a write, and the last of them ends the watches.
 async fn last_words(zones: &Zones, seed: &Seed, record: &Arc<Record>) {
     let (mut last_etcd, mut last_native) = (0, 0);
-    for zone in 0..NODES.len() {
+    for (zone, node) in NODES.iter().enumerate() {
         let number = 900 + u32::try_from(zone).expect("small");
         let chance = seed.stream(number.into());
         let etcd = Etcd(etcd::connect(&zones.addresses[zone].etcd).await);
@@ -108,9 +110,7 @@ async fn last_words(zones: &Zones, seed: &Seed, record: &Arc<Record>) {
         let mut native =
             Client { number, way: native, chance, record: Arc::clone(record), side: |record| &record.native };
         let serves = |what: Result<i64, String>| {
-            what.unwrap_or_else(|last| {
-                panic!("{} does not serve when all is well again: {last}", NODES[zone])
-            })
+            what.unwrap_or_else(|last| panic!("{node} does not serve when all is well again: {last}"))
         };
         last_etcd = serves(etcd.probe().await);
         last_native = serves(native.probe().await);
@@ -136,7 +136,7 @@ async fn play(
     lasts: Duration,
     leader_always: bool,
 ) -> (Judgement, Arc<Record>) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = SystemClock::new().now().0;
     let number = from_environment("HONGBAO_FAULT_SEED", now);
     println!("seed {number}: {} s of faults", lasts.as_secs());
     let seed = Seed::from_number(number);

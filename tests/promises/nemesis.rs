@@ -7,7 +7,7 @@
 //!
 //! Not here: the faults themselves (zones.rs, island.rs).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use etcd_client::Client;
 use rand::RngExt;
@@ -77,10 +77,10 @@ impl Nemesis {
         lasts: Duration,
         leader_always: bool,
     ) {
-        let until = Instant::now() + lasts;
+        let until_ms = record.began_ms() + u64::try_from(lasts.as_millis()).expect("a test is short");
         for fault in faults.iter().cycle() {
             self.pause(QUIET_MS).await;
-            if Instant::now() > until {
+            if record.began_ms() > until_ms {
                 return;
             }
             if let Some(fallen) = zones.fallen() {

@@ -6,14 +6,14 @@
 //!
 //! Not here: judging (judge.rs).
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Instant;
-
 use sim::history::kv::{KvCall, KvContents, KvHistory, KvReply, WatchItem, Watcher};
 use sim::history::{Moment, Moments, OpId, Outcome};
 use sim::oracle::i8_leases::LeaseLife;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use world::Clock;
+use world::clock::SystemClock;
 
 /// One group's clients and watchers.
 #[derive(Default)]
@@ -30,7 +30,7 @@ pub struct Side {
 
 /// Everything that was recorded.
 pub struct Record {
-    started: Instant,
+    clock: SystemClock,
     moments: Mutex<Moments>,
     home: AtomicBool,
     /// The keys of etcd's clients.
@@ -47,7 +47,7 @@ impl Record {
     /// Nothing yet.
     pub fn new() -> Record {
         Record {
-            started: Instant::now(),
+            clock: SystemClock::new(),
             moments: Mutex::default(),
             home: AtomicBool::new(false),
             etcd: Side::default(),
@@ -59,7 +59,7 @@ impl Record {
 
     /// Milliseconds since the start, rounded down: for when something began.
     pub fn began_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).expect("a test is short")
+        u64::try_from(self.clock.uptime().as_millis()).expect("a test is short")
     }
 
     /// The same rounded up: for when something was over.

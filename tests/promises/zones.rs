@@ -56,8 +56,8 @@ impl Zones {
         let mut zones =
             Zones { dir, runs, children: NODES.map(|_| None).into_iter().collect(), addresses, island };
         (0..NODES.len()).for_each(|zone| zones.start(zone));
-        for zone in 0..NODES.len() {
-            within(SERVES_WITHIN, &format!("{} serves", NODES[zone]), || {
+        for (zone, node) in NODES.iter().enumerate() {
+            within(SERVES_WITHIN, &format!("{node} serves"), || {
                 let endpoint = format!("--endpoints={}", zones.addresses[zone].etcd);
                 let words = [&endpoint, "get", "no-such-key", "--command-timeout=2s"];
                 (run(Command::new("etcdctl").args(words)).code == 0).then_some(())
