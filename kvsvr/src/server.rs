@@ -164,8 +164,7 @@ impl KvServer {
         let watch = WatchServer::new(self.watch.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
-        let stream =
-            KvStreamServer::new(self.stream.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let stream = KvStreamServer::new(self.stream.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (reflection, reflection_alpha) = reflection();
         let routes = Routes::new(self.kv_service())
             .add_service(HealthServer::new(self.pages.health.clone()))

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::future::FutureExt;
 use parking_lot::Mutex;
 use prost::Message;
-use tonic::transport::Channel;
 use tonic::Status;
+use tonic::transport::Channel;
 use world::NodeId;
 use world::mux::Mux;
 
