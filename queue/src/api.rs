@@ -48,7 +48,7 @@ pub struct Delivery {
     pub body: Bytes,
     /// How often it was delivered, this time included.
     pub attempts: u32,
-    /// Leader's wall clock at enqueue, milliseconds since the Unix epoch.
+    /// The log's clock at enqueue, milliseconds since the Unix epoch.
     pub enqueued_ms: u64,
 }
 

@@ -32,12 +32,12 @@ use crate::receipt::{LeaseId, Token};
 /// How long a lease stays with its holder after the outcome of its ack or nack became unknown.
 pub const UNKNOWN_GRACE: Duration = Duration::from_secs(30);
 
-/// The two readings of the leader's clock that decide about leases.
+/// The two readings of clocks that decide about leases.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// Decides whether a message is due.
-    pub wall: UnixMs,
-    /// Decides whether a lease has expired: a jump of the wall clock must not end leases.
+    /// The log's clock: decides whether a message is due.
+    pub now: UnixMs,
+    /// The leader's own: decides whether a lease has expired; a jump of the wall clock must not end leases.
     pub uptime: Duration,
 }
 
@@ -161,7 +161,7 @@ impl LeaseTable {
         for (due_ms, seq) in backlog.heads() {
             let in_flight_full = self.held.len() >= self.in_flight_max;
             let full = round.granted.len() == most || left_bytes == 0 || in_flight_full;
-            if moment.wall.0 < due_ms || full {
+            if moment.now.0 < due_ms || full {
                 break;
             }
             let header = backlog.get(seq).expect("heads are live");
@@ -187,7 +187,7 @@ impl LeaseTable {
     /// Whether [`LeaseTable::grant`] would find something to give or to bury.
     pub fn may_grant(&mut self, backlog: &Backlog, moment: Moment) -> bool {
         self.expire(moment.uptime);
-        let mut due = backlog.heads().take_while(|(due_ms, _)| *due_ms <= moment.wall.0);
+        let mut due = backlog.heads().take_while(|(due_ms, _)| *due_ms <= moment.now.0);
         let free =
             due.any(|(_, seq)| backlog.get(seq).is_some_and(|header| !self.keys.contains(&header.key)));
         free && self.held.len() < self.in_flight_max
@@ -266,7 +266,7 @@ impl LeaseTable {
     #[must_use]
     pub fn next_event(&self, backlog: &Backlog, moment: Moment) -> Option<Duration> {
         let expiry = self.expiries.first().map(|(expires, _)| expires.saturating_sub(moment.uptime));
-        let due = backlog.next_due_ms(moment.wall.0).map(|due_ms| UnixMs(due_ms).since(moment.wall));
+        let due = backlog.next_due_ms(moment.now.0).map(|due_ms| UnixMs(due_ms).since(moment.now));
         match (expiry, due) {
             (Some(expiry), Some(due)) => Some(expiry.min(due)),
             (expiry, due) => expiry.or(due),

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use replica::engine::View;
 use replica::error::{ProposeError, ReadError};
-use world::NodeId;
+use world::{NodeId, UnixMs};
 
 use crate::machine::QueueMachine;
 use crate::receipt::Token;
@@ -38,6 +38,9 @@ pub trait Log: Send + Sync + 'static {
 
     /// Who leads, as far as this member knows.
     fn leader(&self) -> Option<NodeId>;
+
+    /// The log's clock: never before what is applied here, and never standing still (`world::pace`).
+    fn now(&self) -> UnixMs;
 
     /// Resolves at the next apply or change of leadership after this call.
     fn changed(&self) -> Changed;

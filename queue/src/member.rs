@@ -5,7 +5,7 @@ use bytes::Bytes;
 use replica::engine::View;
 use replica::error::{ProposeError, ReadError};
 use replica::group::Group;
-use world::NodeId;
+use world::{NodeId, UnixMs};
 
 use crate::log::{Changed, Log};
 use crate::machine::QueueMachine;
@@ -31,6 +31,10 @@ impl Log for Group<QueueMachine> {
 
     fn leader(&self) -> Option<NodeId> {
         Group::leader(self)
+    }
+
+    fn now(&self) -> UnixMs {
+        Group::now(self)
     }
 
     fn changed(&self) -> Changed {

@@ -309,9 +309,9 @@ impl Partition {
                 // A message whose ack is applied may be in the table a moment longer.
                 let in_flight = leases.in_flight().filter(|seq| backlog.get(*seq).is_some()).count() as u64;
                 let delayed =
-                    backlog.later_than(moment.wall.0).filter(|seq| !leases.holds(*seq)).count() as u64;
+                    backlog.later_than(moment.now.0).filter(|seq| !leases.holds(*seq)).count() as u64;
                 assert!(in_flight + delayed <= tally.live, "more in flight and delayed than live");
-                let oldest = backlog.oldest().map_or(moment.wall, |header| UnixMs(header.enqueued_ms));
+                let oldest = backlog.oldest().map_or(moment.now, |header| UnixMs(header.enqueued_ms));
                 Stats {
                     ready: tally.live - in_flight - delayed,
                     in_flight,
@@ -321,7 +321,7 @@ impl Partition {
                     purged: tally.purged,
                     accepted: tally.accepted,
                     duplicates: tally.duplicates,
-                    oldest_age_ms: moment.wall.0.saturating_sub(oldest.0),
+                    oldest_age_ms: moment.now.0.saturating_sub(oldest.0),
                 }
             })
         })
@@ -394,8 +394,9 @@ impl Partition {
     }
 
     fn moment(&self, machine: &QueueMachine) -> Moment {
-        let wall = self.clock.now().max(UnixMs(machine.tally().as_of_ms));
-        Moment { wall, uptime: self.clock.uptime() }
+        let now = self.log.now();
+        assert!(now.0 >= machine.tally().as_of_ms, "the log's clock is not before what is applied");
+        Moment { now, uptime: self.clock.uptime() }
     }
 
     fn not_leader(&self) -> PartitionError {

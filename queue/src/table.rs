@@ -50,8 +50,7 @@ pub struct Tally {
     pub purged: u64,
     /// Offers answered as duplicates.
     pub duplicates: u64,
-    /// Time of the last entry, milliseconds since the Unix epoch: a leader whose clock is behind
-    /// its predecessor's still sees what was due then as due.
+    /// Time of the last entry by the log's clock, milliseconds since the Unix epoch.
     pub as_of_ms: u64,
     /// Whether leasing is stopped.
     pub paused: bool,

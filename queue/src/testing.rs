@@ -22,7 +22,8 @@ use replica::error::{ProposeError, ReadError};
 use replica::machine::{At, Machine, Txn};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use world::{Clock, NodeId};
+use world::pace::Pace;
+use world::{Clock, NodeId, UnixMs};
 
 use crate::api::{Delivery, Enqueued, NewMessage, Queue, QueueError, Stats};
 use crate::log::{Changed, Log};
@@ -94,7 +95,7 @@ struct Applied {
 
 /// A log that applies what is proposed at once.
 struct LocalLog {
-    clock: Arc<dyn Clock>,
+    pace: Pace,
     applied: Mutex<Applied>,
     changes: watch::Sender<u64>,
     fail_next: AtomicU32,
@@ -107,7 +108,7 @@ impl LocalLog {
         let (view, machine) = (MemoryView::default(), QueueMachine::new());
         let applied = Mutex::new(Applied { view, machine, index: 0, token: Token { term: 1, node } });
         let (fail_next, lose_next) = (AtomicU32::new(0), AtomicU32::new(0));
-        LocalLog { clock, applied, changes: watch::Sender::new(0), fail_next, lose_next }
+        LocalLog { pace: Pace::new(clock), applied, changes: watch::Sender::new(0), fail_next, lose_next }
     }
 
     fn depose(&self) {
@@ -131,7 +132,7 @@ impl Log for LocalLog {
             let mut applied = self.applied.lock();
             let Applied { view, machine, index, token } = &mut *applied;
             *index += 1;
-            let now = self.clock.now().max(world::UnixMs(machine.tally().as_of_ms));
+            let now = self.pace.now(UnixMs(machine.tally().as_of_ms));
             let at = At { index: *index, term: token.term, leader: token.node, now };
             view.apply(machine, at, &command).map_err(|error| ProposeError::Unknown(error.to_string()))?
         };
@@ -153,6 +154,11 @@ impl Log for LocalLog {
 
     fn token(&self) -> Option<Token> {
         Some(self.applied.lock().token)
+    }
+
+    // Proposals read the same pace, so what is applied is never behind it.
+    fn now(&self) -> UnixMs {
+        self.pace.now(UnixMs(0))
     }
 
     fn leader(&self) -> Option<NodeId> {

@@ -24,7 +24,7 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use world::Clock;
+use world::UnixMs;
 
 use crate::backlog::{Backlog, Bounds, Full};
 use crate::error::ProposeError;
@@ -104,7 +104,7 @@ impl Batcher {
     pub(crate) async fn run<M: Machine>(
         self: Arc<Self>,
         raft: Raft<TypeConfig, StateStore<M>>,
-        clock: Arc<dyn Clock>,
+        now: impl Fn() -> UnixMs,
     ) {
         let mut in_flight = FuturesUnordered::new();
         loop {
@@ -114,7 +114,7 @@ impl Batcher {
                     break;
                 }
                 let (commands, callers): (Vec<Bytes>, Vec<Caller>) = taken.into_iter().unzip();
-                let proposal = Proposal::pack(clock.now().0, commands.iter().map(Bytes::as_ref));
+                let proposal = Proposal::pack(now().0, commands.iter().map(Bytes::as_ref));
                 let (responder, result) = ProgressResponder::complete_only();
                 match raft.client_write_ff(proposal, Some(responder)).await {
                     Ok(()) => in_flight.push(async move { (result.await.ok(), callers) }),

@@ -26,7 +26,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use world::mutant::{Mutant, armed};
-use world::{Clock, GroupId, NodeId};
+use world::pace::Pace;
+use world::{Clock, GroupId, NodeId, UnixMs};
 
 use crate::batcher::Batcher;
 use crate::config::ReplicaConfig;
@@ -55,6 +56,7 @@ pub struct Group<M: Machine> {
     pub(crate) state: StateHandle<M>,
     pub(crate) links: Arc<Links>,
     promise: Promise,
+    pace: Arc<Pace>,
     batcher: Arc<Batcher>,
     gate: Arc<ReadGate>,
     /// Passed by followers too.
@@ -81,6 +83,11 @@ impl<M: Machine> Group<M> {
     pub(crate) fn start(parts: Parts<M>) -> Arc<Group<M>> {
         let Parts { id, own, preferred, config, raft, state, links, promise, extent, clock } = parts;
         let counters = Arc::new(Counters::default());
+        let pace = Arc::new(Pace::new(clock));
+        let now = {
+            let (pace, state) = (Arc::clone(&pace), state.clone());
+            move || pace.now(state.now())
+        };
         let batcher = Batcher::new(Arc::clone(&counters));
         let gate = ReadGate::new(Arc::clone(&counters));
         let member_gate = ReadGate::new(Arc::clone(&counters));
@@ -95,7 +102,7 @@ impl<M: Machine> Group<M> {
         let patience = config.election_patience();
         let reporter = Reporter { group: id, own, patience, counters };
         let tasks = vec![
-            tokio::spawn(Arc::clone(&batcher).run(raft.clone(), clock)),
+            tokio::spawn(Arc::clone(&batcher).run(raft.clone(), now)),
             tokio::spawn(Arc::clone(&gate).run(leader_round())),
             tokio::spawn(Arc::clone(&member_gate).run(member_round)),
             tokio::spawn(retention::run(raft.clone(), extent, config.clone())),
@@ -110,6 +117,7 @@ impl<M: Machine> Group<M> {
             state,
             links,
             promise,
+            pace,
             batcher,
             gate,
             member_gate,
@@ -201,6 +209,12 @@ impl<M: Machine> Group<M> {
             }
         };
         tokio::time::timeout(self.config.election_patience(), settled).await.unwrap_or(false)
+    }
+
+    /// The group's clock, as this member's commands would bear it: never before what is applied here.
+    #[must_use]
+    pub fn now(&self) -> UnixMs {
+        self.pace.now(self.state.now())
     }
 
     /// Whether this member believes that it leads.

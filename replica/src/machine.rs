@@ -31,7 +31,8 @@ pub struct At {
     pub term: u64,
     /// The leader that proposed it. Term and leader together are the fencing token.
     pub leader: NodeId,
-    /// The leader's wall clock at proposal, made non-decreasing along the log by the replica.
+    /// The group's clock at proposal (`world::pace`): the leader's wall clock, but never running
+    /// backwards along the log.
     pub now: UnixMs,
 }
 

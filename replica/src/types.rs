@@ -1,7 +1,7 @@
 //! The types openraft is instantiated with, fixed once for the whole crate.
 //!
 //! ```text
-//!   Proposal = leader's clock | commands: (length u32 be, bytes) (length u32 be, bytes) ...
+//!   Proposal = group's clock | commands: (length u32 be, bytes) (length u32 be, bytes) ...
 //!   Replies  = one reply per command, in the same order
 //! ```
 //!
@@ -57,7 +57,7 @@ pub struct Peer {
 /// Commands proposed together, and when.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proposal {
-    /// The leader's wall clock, milliseconds since the Unix epoch.
+    /// The group's clock as the leader read it, milliseconds since the Unix epoch.
     pub now_ms: u64,
     /// Framed commands; read them with [`Proposal::commands`].
     pub commands: Bytes,

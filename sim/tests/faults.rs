@@ -106,6 +106,14 @@ fn the_torn_end_of_a_real_log_is_cut_off_and_nothing_that_was_acknowledged_is_mi
     std::fs::remove_file(&trace).expect("removed");
 }
 
+/// Found by seeds 40115 and 40160: what had been put off by a moment waited until the time was what it had
+/// been before the clocks were set right.
+#[test]
+fn messages_put_off_while_clocks_were_ten_minutes_ahead_come_soon_after_they_are_set_right() {
+    let came = run(&["run", "--seed", "1002", "--schedule", &place("clocks-ahead.json")]);
+    assert!(came.get("mend-clock").is_some_and(|times| *times > 0), "{came:?}");
+}
+
 #[test]
 fn messages_that_are_lost_are_counted() {
     let came = run(&["run", "--seed", "1003", "--schedule", &place("losses.json")]);

@@ -22,6 +22,7 @@ pub mod mutant;
 pub mod mux;
 #[cfg(feature = "net")]
 pub mod net;
+pub mod pace;
 pub mod place;
 pub mod rng;
 

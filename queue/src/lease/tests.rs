@@ -18,7 +18,7 @@ fn header(key: u8, due_ms: u64) -> Header {
 }
 
 fn moment(ms: u64) -> Moment {
-    Moment { wall: UnixMs(ms), uptime: Duration::from_millis(ms) }
+    Moment { now: UnixMs(ms), uptime: Duration::from_millis(ms) }
 }
 
 fn ms(ms: u64) -> Duration {

@@ -99,6 +99,7 @@ impl<M: Machine> Core<M> {
             logged_next: self.logged(live.applied),
         };
         put_head(&mut batch, self.group, &head);
+        self.tell_now(&live);
         self.hot.write(&batch);
         // After a failure the engine answers nothing any more, and neither must what is kept of it.
         self.engine.write(batch).inspect_err(|_| self.hot.clear())?;

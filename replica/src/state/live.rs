@@ -77,6 +77,8 @@ pub(super) struct Core<M> {
     /// The applied index, told to whoever waits for it; see [`Core::announce`].
     announced: watch::Sender<u64>,
     generation_next: AtomicU32,
+    /// `Live::now`, for those who must not wait for the lock.
+    applied_ms: AtomicU64,
 }
 
 impl<M: Machine> Core<M> {
@@ -127,6 +129,7 @@ impl<M: Machine> Core<M> {
             logged_next: head.logged_next,
             announced: watch::Sender::new(live.applied.as_ref().map_or(0, |id| id.index)),
             generation_next: AtomicU32::new(live.generation + 1),
+            applied_ms: AtomicU64::new(live.now.0),
             live: RwLock::new(live),
         })
     }
@@ -136,6 +139,12 @@ impl<M: Machine> Core<M> {
     pub(super) fn logged(&self, applied: Option<LogId>) -> u64 {
         let applied_next = applied.map_or(0, |id| id.index + 1);
         self.log.get().map_or(0, |log| log.load(Ordering::Acquire).min(applied_next))
+    }
+
+    /// Tells the clock of what is applied. Under the write lock: whoever reads the state finds it told.
+    pub(super) fn tell_now(&self, live: &Live<M>) {
+        let before = self.applied_ms.swap(live.now.0, Ordering::AcqRel);
+        assert!(before <= live.now.0, "{}: the clock went back from {before} to {}", self.group, live.now);
     }
 
     /// A generation that nobody uses.
@@ -233,10 +242,10 @@ impl<M: Machine> StateHandle<M> {
         self.core.announced.subscribe()
     }
 
-    /// The largest clock of any applied proposal.
+    /// The largest clock of any applied proposal. Does not wait for what is being applied.
     #[must_use]
     pub fn now(&self) -> UnixMs {
-        self.core.live.read().now
+        UnixMs(self.core.applied_ms.load(Ordering::Acquire))
     }
 
     /// How far the state is durable: the limit of purging the log.

@@ -109,6 +109,7 @@ impl<M: Machine> StateStore<M> {
         live.applied = meta.last_log_id;
         live.membership = meta.last_membership.clone();
         live.now = now;
+        core.tell_now(&live);
         core.flushed_next.raise(live.applied.as_ref());
         let prefix = keys::state(core.group, generation);
         live.machine.restore(&PrefixView::new(&*core.engine, prefix))?;
