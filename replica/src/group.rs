@@ -338,6 +338,7 @@ impl<M: Machine> Group<M> {
                 .iter()
                 .map(|voters| members_of(&mut voters.iter().copied()))
                 .collect(),
+            pending: *metrics.membership_config.log_id() > metrics.local_committed,
             last_index,
             alive,
             lag_entries_max: self.config.transfer_lag_entries_max,

@@ -29,6 +29,8 @@ pub struct View {
     /// The sets of voters of each of which a majority is needed: two while a change is under way, and then
     /// `voters` is all of them.
     pub majorities: Vec<BTreeSet<MemberId>>,
+    /// Whether the newest of these sets is not yet known to be committed: it may be taken back.
+    pub pending: bool,
     /// Index of the leader's last log entry.
     pub last_index: u64,
     /// The last index each member that answers is known to hold, the leader included.
@@ -230,6 +232,9 @@ impl View {
             return Err(MemberError::Alive { member: *alive });
         }
         if self.voters.contains(&new) && old_voters.is_empty() {
+            if self.pending {
+                return Err(MemberError::InProgress);
+            }
             return Ok(if old_learners.is_empty() { Step::Done } else { Step::RemoveLearners(old_learners) });
         }
         let Some(old) = old_voters.first() else {

@@ -9,7 +9,7 @@
 //!
 //! Not here: what the next step is, and whether it is allowed (`replica::members`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde::Serialize;
 use tokio::time::Instant;
-use world::NodeId;
+use world::{GroupId, NodeId};
 
 use super::target::{Connected, Target};
 use super::zone::confirm;
@@ -25,6 +25,7 @@ use crate::config::Node;
 use crate::failure::{Context, Exit, Failure};
 use crate::output::{Format, print, table};
 use crate::serve::api::{GroupReplacement, MembersReport, ReplaceReport, ReplaceRequest};
+use crate::serve::node::group_name;
 
 /// Pause between two rounds of a replacement.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
@@ -113,7 +114,7 @@ async fn run_replace(replace: &Replace, format: Format) -> Result<(), Failure> {
     let node = connected.cluster.node(replace.node)?;
     let round = Round::begin(&connected, node, &replace.reason).await?;
     let mut groups = round.look().await?;
-    let settled = groups.values().all(|group| group.step == "done");
+    let settled = settled(&groups);
     if !replace.dry_run && !settled {
         eprintln!(
             "the disk {} takes the place of {}'s lost one in {} groups; the lost disk can never come back",
@@ -148,7 +149,7 @@ pub async fn replace(
     within: Duration,
 ) -> Result<(String, bool), Failure> {
     let round = Round::begin(connected, connected.cluster.node(node)?, reason).await?;
-    let settled = round.look().await?.values().all(|group| group.step == "done");
+    let settled = settled(&round.look().await?);
     if !settled {
         round.until_done(within, |line| tracing::info!("{line}")).await?;
     }
@@ -179,7 +180,7 @@ impl<'a> Round<'a> {
         Ok(Round { connected, node: node.id, reason, disk: report.disk, groups: report.groups })
     }
 
-    /// Asks all other nodes once; answers what each group said whose leader was found.
+    /// Asks all nodes once; answers what each group's leader said, and of groups without one that nobody did.
     async fn ask(&self, dry_run: bool) -> Result<BTreeMap<u32, GroupReplacement>, Failure> {
         let request = ReplaceRequest { disk: self.disk.clone(), reason: self.reason.to_owned(), dry_run };
         let body = Bytes::from(serde_json::to_vec(&request).context(Exit::Error, "making the request")?);
@@ -202,6 +203,7 @@ impl<'a> Round<'a> {
             let reasons = silent.join("\n");
             return Err(Failure::new(Exit::Unavailable, format!("no group has a leader now\n{reasons}")));
         }
+        name_leaderless(&mut groups, &self.groups);
         Ok(groups)
     }
 
@@ -243,22 +245,37 @@ impl<'a> Round<'a> {
                 }
                 shown.insert(group.group, group.step.clone());
             }
-            let done = |group: &u32| groups.get(group).is_some_and(|group| group.step == "done");
-            if self.groups.iter().all(done) {
+            if settled(&groups) {
                 return Ok(groups);
             }
             if started.elapsed() > within {
                 self.refused(&groups)?;
-                let open = self.groups.iter().filter(|group| !done(group)).count();
-                let cure = "repeat the command to go on";
+                let done = groups.values().filter(|group| group.step == "done").count();
+                let open = self.groups.len() - done;
                 return Err(Failure::new(
                     Exit::Unavailable,
-                    format!("{open} groups are not done yet; {cure}"),
+                    format!("{open} groups are not done yet; repeat the command to go on"),
                 ));
             }
             tokio::time::sleep(ROUND_PAUSE).await;
         }
     }
+}
+
+/// Names the groups of `every` that nobody spoke for: what is not known to be done is open.
+fn name_leaderless(groups: &mut BTreeMap<u32, GroupReplacement>, every: &[u32]) {
+    for group in every {
+        groups.entry(*group).or_insert_with(|| GroupReplacement {
+            group: *group,
+            name: group_name(GroupId(*group)),
+            step: "unknown".to_owned(),
+            detail: "nobody leads it now".to_owned(),
+        });
+    }
+}
+
+fn settled(groups: &BTreeMap<u32, GroupReplacement>) -> bool {
+    !groups.is_empty() && groups.values().all(|group| group.step == "done")
 }
 
 fn show_replaced(replaced: &Replaced) -> String {
@@ -296,8 +313,55 @@ fn show(members: &Members) -> String {
             text.push_str(&format!("\n  {problem}"));
         }
     }
+    for group in leaderless(&members.nodes) {
+        text.push_str(&format!("\n{}: nobody leads it now", group_name(GroupId(group))));
+    }
     for (node, reason) in &members.unreachable {
         text.push_str(&format!("\n{node} does not answer: {reason}"));
     }
     text
+}
+
+fn leaderless(nodes: &[MembersReport]) -> BTreeSet<u32> {
+    let led: BTreeSet<u32> = nodes.iter().flat_map(|node| &node.leads).map(|group| group.group).collect();
+    nodes.iter().flat_map(|node| &node.groups).filter(|group| !led.contains(group)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::api::GroupMembers;
+
+    fn said(group: u32, step: &str) -> (u32, GroupReplacement) {
+        let name = group_name(GroupId(group));
+        (group, GroupReplacement { group, name, step: step.to_owned(), detail: String::new() })
+    }
+
+    /// Found by seed 50299: the command called a replacement finished because the one group that was not had
+    /// no leader when it looked.
+    #[test]
+    fn a_group_that_nobody_leads_is_not_done() {
+        let mut groups = BTreeMap::from([said(0, "done"), said(100, "done")]);
+        assert!(settled(&groups));
+        name_leaderless(&mut groups, &[0, 100, 101]);
+        assert!(!settled(&groups));
+        assert_eq!((&*groups[&101].name, &*groups[&101].step), ("queue 1", "unknown"));
+        assert!(!settled(&BTreeMap::new()));
+    }
+
+    #[test]
+    fn a_list_of_members_names_the_groups_that_nobody_leads() {
+        let control =
+            GroupMembers { group: 0, name: "control".to_owned(), changing: false, members: Vec::new() };
+        let node = MembersReport {
+            node: "a1".parse().expect("a node"),
+            disk: "000000000001".to_owned(),
+            starts: 1,
+            groups: vec![0, 101],
+            leads: vec![control],
+            problems: Vec::new(),
+        };
+        let members = Members { nodes: vec![node], unreachable: BTreeMap::new() };
+        assert!(show(&members).contains("queue 1: nobody leads it now"), "{}", show(&members));
+    }
 }

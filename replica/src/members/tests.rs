@@ -19,6 +19,7 @@ fn view(voters: &[&str], learners: &[&str], alive: &[(&str, u64)]) -> View {
         voters: members(voters),
         learners: members(learners),
         majorities: vec![members(voters)],
+        pending: false,
         last_index: 1_000,
         alive: alive.iter().map(|(name, index)| (member(name), *index)).collect(),
         lag_entries_max: 10,
@@ -99,6 +100,8 @@ fn a_lost_disk_is_replaced_step_by_step_from_wherever_the_group_stands() {
     check(&filling, Step::FinishChange);
     let mut done = view(&["a1", "b1", "c1.2"], &[], &TWO);
     check(&done, Step::Done);
+    let pending = View { pending: true, ..done.clone() };
+    assert_eq!(pending.next_step(member("c1.2")), Err(MemberError::InProgress), "what may be taken back");
     // An earlier replacement was given up when its disk was lost as well.
     done.learners = members(&["c1.9"]);
     check(&done, Step::RemoveLearners(members(&["c1.9"])));
