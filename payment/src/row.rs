@@ -81,6 +81,14 @@ impl Reason {
         Reason::NotInPlan,
     ];
 
+    /// Whether crediting turns rows down for this. It gives back their place in the user's claims and index
+    /// afterwards. Settlement turns rows down for their keys too, and counts none of those.
+    #[must_use]
+    pub fn by_crediting(self) -> bool {
+        use Reason::{KeyRevoked, KeyUnlisted, NotInPlan, Refused};
+        matches!(self, NotInPlan | Refused | KeyRevoked | KeyUnlisted)
+    }
+
     /// The stable name used in reports and counters.
     #[must_use]
     pub fn code(self) -> &'static str {

@@ -166,6 +166,9 @@ pub fn crowd(memory: &Memory) -> AccessHistory {
     ops.into()
 }
 
+/// Differences of a reconcile that a verdict shows.
+const EXAMPLES_MAX: usize = 3;
+
 /// One reconcile. Findings about what an insider made up are right, and not differences.
 #[must_use]
 pub fn reconcile(at: Moment, report: &Report, made_up: &BTreeSet<PacketId>) -> Reconcile {
@@ -174,6 +177,7 @@ pub fn reconcile(at: Moment, report: &Report, made_up: &BTreeSet<PacketId>) -> R
         _ => false,
     };
     let expected = report.findings.iter().filter(of_insider).count() as u64;
+    let differences = report.findings.iter().filter(|finding| !of_insider(finding));
     let line = |batch: &payment::reconcile::report::BatchLine| Line {
         budget: batch.budget_fen,
         credited: batch.credited.fen,
@@ -185,6 +189,8 @@ pub fn reconcile(at: Moment, report: &Report, made_up: &BTreeSet<PacketId>) -> R
         at,
         lines: report.batches.iter().map(|batch| (batch.batch.0, line(batch))).collect(),
         mismatches: report.totals.mismatches.saturating_sub(expected),
+        to_release: report.totals.to_release,
+        examples: differences.take(EXAMPLES_MAX).map(|finding| format!("{finding:?}")).collect(),
     }
 }
 

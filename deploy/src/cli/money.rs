@@ -238,6 +238,13 @@ fn show(reconciled: &Reconciled<'_>) -> String {
     for finding in &report.findings {
         text.push_str(&format!("\n  {finding:?}"));
     }
+    if totals.to_release > 0 {
+        text.push_str(&format!(
+            "\n{} packets that were turned down still count as their users': crediting was interrupted; run it again \
+             (--credit)",
+            grouped(totals.to_release)
+        ));
+    }
     if let Some(credited) = reconciled.credited_now {
         text.push_str(&format!("\n{} pending packets credited", grouped(credited)));
     }

@@ -6,7 +6,7 @@
 //!
 //! Not here: where things are read from (run.rs).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use queue::api::Stats;
 use ticket::id::{BatchId, FileNo, PacketId, UserId};
@@ -52,6 +52,7 @@ pub struct Auditor<'a> {
     rejections: BTreeMap<&'static str, Tally>,
     rejection_list: Vec<RejectionLine>,
     unread: u64,
+    to_release: BTreeSet<PacketId>,
     mismatches: u64,
     findings: Vec<Finding>,
 }
@@ -75,6 +76,7 @@ impl<'a> Auditor<'a> {
             rejections: BTreeMap::new(),
             rejection_list: Vec::new(),
             unread: 0,
+            to_release: BTreeSet::new(),
             mismatches: 0,
             findings: Vec::new(),
         }
@@ -147,6 +149,11 @@ impl<'a> Auditor<'a> {
                 reason: reason.code(),
             });
         }
+    }
+
+    /// A packet that crediting turned down, and that its user still holds.
+    pub fn to_release(&mut self, packet: PacketId) {
+        self.to_release.insert(packet);
     }
 
     /// A message that was no opening.
@@ -308,6 +315,7 @@ impl<'a> Auditor<'a> {
             packets: sum(|line| line.plan.count),
             credited: sum(|line| line.credited.count),
             pending: sum(|line| line.pending.count),
+            to_release: self.to_release.len() as u64,
             mismatches: self.mismatches,
         };
         Report {

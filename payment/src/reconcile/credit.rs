@@ -174,11 +174,8 @@ fn judge(pairs: &[(Bytes, Bytes)], scope: &Scope<'_>) -> Result<(Vec<Verdict>, V
                 assert!(row.encode() == *stored, "a row reads back as it was written");
                 verdicts.push(Verdict { row, stored: stored.clone(), state });
             }
-            // Settlement turns rows down for their keys too, and counts none of those in a claim:
-            // giving back what is not there changes nothing.
-            RowState::Rejected(
-                Reason::NotInPlan | Reason::Refused | Reason::KeyRevoked | Reason::KeyUnlisted,
-            ) => turned_down.push(row),
+            // Giving back what is not there changes nothing.
+            RowState::Rejected(reason) if reason.by_crediting() => turned_down.push(row),
             RowState::Credited | RowState::Rejected(_) => {}
         }
     }

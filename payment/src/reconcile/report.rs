@@ -66,6 +66,9 @@ pub struct Totals {
     pub credited: u64,
     /// Packets waiting.
     pub pending: u64,
+    /// Packets that were turned down and that their user's claims or index still hold: crediting was
+    /// interrupted, and gives them back when it runs again.
+    pub to_release: u64,
     /// Everything that should not be.
     pub mismatches: u64,
 }

@@ -190,6 +190,34 @@ async fn a_key_revoked_after_settlement_is_not_credited_any_more() {
     assert_eq!(after.totals.pending, 0);
 }
 
+/// Found by seed 60379: reconcile called what an interrupted run had not given back yet a mismatch.
+#[tokio::test(start_paused = true)]
+async fn turning_down_that_is_interrupted_at_any_call_is_told_apart_and_finished() {
+    let (mut calls, mut interrupted) = (u64::MAX, 0);
+    for call in 0..100 {
+        let (scene, openings) = Scene::settled(&MIXED).await;
+        let mut keys = scene.keys();
+        keys.blacklist.extend(openings.iter().map(|opening| opening.key));
+        let faults = Injector::with([(call, Fault::CrashBefore)]);
+        let _ = credit_pending(&scene.sources(faults.clone()), &keys).await;
+        let between = scene.report().await;
+        assert!(between.clean(), "at call {call}: {:?}", between.findings);
+        interrupted += between.totals.to_release;
+        credit_pending(&scene.sources(Injector::default()), &keys).await.expect("healthy again");
+        let after = scene.report().await;
+        assert!(after.clean(), "at call {call}: {:?}", after.findings);
+        assert_eq!((after.totals.to_release, after.totals.pending), (0, 0), "at call {call}");
+        calls = faults.calls();
+        if call > calls {
+            break;
+        }
+    }
+    assert!(
+        (4..100).contains(&calls) && interrupted > 0,
+        "{calls} calls, {interrupted} left to be given back"
+    );
+}
+
 /// Pays everything, and says so only when it is `talkative`.
 #[derive(Default)]
 struct SilentBank {

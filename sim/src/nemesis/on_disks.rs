@@ -31,12 +31,19 @@ impl Nemesis {
     pub(super) fn act_on_disks(&mut self, sim: &mut turmoil::Sim<'_>, action: &Action) -> bool {
         match action {
             Action::LoseDisk { nodes } => self.each(nodes, |nemesis, node| {
-                nemesis.sites[&node].lose_disk();
-                nemesis.harmed.insert(node)
+                let own = nemesis.runs_on_its_own(node);
+                if own {
+                    nemesis.sites[&node].lose_disk();
+                    nemesis.harmed.insert(node);
+                }
+                own
             }),
             Action::ReplaceNode { node } => {
-                self.replace_disk(sim, *node);
-                true
+                let own = self.runs_on_its_own(*node);
+                if own {
+                    self.replace_disk(sim, *node);
+                }
+                own
             }
             Action::SwapDisks { one, other } => {
                 self.sites[one].exchange(&self.sites[other]);
@@ -47,15 +54,17 @@ impl Nemesis {
                 }
                 true
             }
+            Action::DamageFile { node, .. } if !self.runs_on_its_own(*node) => false,
             Action::DamageFile { node, store, damage } => {
                 let site = Arc::clone(&self.sites[node]);
                 let file = site.damage(*store, *damage, &mut |n| self.chance.random_range(0..n));
                 tracing::info!(target: "sim::nemesis", %node, ?file, "damaged");
                 file.is_some() && self.harm(*node)
             }
-            Action::BitRot { nodes, store, bits } => {
-                self.each(nodes, |nemesis, node| nemesis.rot(node, *store, *bits) && nemesis.harm(node))
-            }
+            Action::BitRot { nodes, store, bits } => self.each(nodes, |nemesis, node| {
+                let own = nemesis.runs_on_its_own(node);
+                own && nemesis.rot(node, *store, *bits) && nemesis.harm(node)
+            }),
             Action::FullDisk { nodes } => self.each(nodes, |nemesis, node| {
                 nemesis.hampered.insert(node);
                 let site = &nemesis.sites[&node];
@@ -83,6 +92,12 @@ impl Nemesis {
             Action::DamageTicketFile { node, damage } => self.damage_ticket_file(*node, *damage),
             _ => false,
         }
+    }
+
+    /// What harms a disk harms that of the node it is aimed at, or nothing: while two are exchanged it would
+    /// hit the disk of another zone, and two zones' disks must survive.
+    fn runs_on_its_own(&self, node: NodeId) -> bool {
+        self.swapped.iter().all(|(one, other)| *one != node && *other != node)
     }
 
     fn harm(&mut self, node: NodeId) -> bool {

@@ -72,6 +72,10 @@ pub struct Reconcile {
     pub lines: BTreeMap<u16, Line>,
     /// Differences between plan, rows, ledger and queue that it found.
     pub mismatches: u64,
+    /// Some of them.
+    pub examples: Vec<String>,
+    /// Packets that were turned down and not yet given back: an interrupted crediting.
+    pub to_release: u64,
 }
 
 /// Judges all readings and reconciles, each in order of time. `budgets`: by batch, in fen, from the
@@ -91,6 +95,11 @@ pub fn check(budgets: &BTreeMap<u16, u64>, readings: &[Reading], reconciles: &[R
     }
     for reconcile in reconciles {
         one_reconcile(budgets, reconcile, &mut findings);
+    }
+    if let Some(last) = reconciles.last() {
+        findings.must(last.to_release == 0, Some(last.at), || {
+            format!("the last reconcile left {} packets to be given back", last.to_release)
+        });
     }
     let (moments, reports) = (readings.len(), reconciles.len());
     findings.verdict(|_| format!("balanced at {moments} moments and in {reports} reconciles"))
@@ -164,7 +173,8 @@ fn one_batch(
 fn one_reconcile(budgets: &BTreeMap<u16, u64>, reconcile: &Reconcile, findings: &mut Findings) {
     let at = Some(reconcile.at);
     findings.must(reconcile.mismatches == 0, at, || {
-        format!("the reconcile found {} differences", reconcile.mismatches)
+        let examples = reconcile.examples.join("; ");
+        format!("the reconcile found {} differences: {examples}", reconcile.mismatches)
     });
     for (batch, budget) in budgets {
         let Some(line) = reconcile.lines.get(batch) else {
@@ -207,8 +217,13 @@ mod tests {
     }
 
     fn check_line(line: Line, mismatches: u64, expected: &[&str]) {
-        let reconcile =
-            Reconcile { at: Moments::default().next(0), lines: BTreeMap::from([(1, line)]), mismatches };
+        let reconcile = Reconcile {
+            at: Moments::default().next(0),
+            lines: BTreeMap::from([(1, line)]),
+            mismatches,
+            examples: vec!["a row too many".to_owned()],
+            to_release: 0,
+        };
         said(&check(&BTreeMap::from([(1, 100)]), &[], &[reconcile]), expected);
     }
 
@@ -262,7 +277,7 @@ mod tests {
             0,
             &["batch 1: 50 credited + 5 pending + 0 refunded + 44 unissued = 99 fen, not 100"],
         );
-        check_line(line, 2, &["the reconcile found 2 differences"]);
+        check_line(line, 2, &["the reconcile found 2 differences: a row too many"]);
         check_line(
             Line { budget: 99, unissued: 44, ..line },
             0,

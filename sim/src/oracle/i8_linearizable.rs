@@ -51,17 +51,7 @@ pub struct Deed {
 }
 
 /// The keys of one cluster.
-pub struct KvModel {
-    /// Whether some transaction depends on more than one key.
-    joint: bool,
-}
-
-impl KvModel {
-    fn of(ops: &[&KvOp]) -> KvModel {
-        let joint = |op: &&KvOp| matches!(&op.call, KvCall::Txn { compares, .. } if compares.len() > 1);
-        KvModel { joint: ops.iter().any(joint) }
-    }
-}
+pub struct KvModel;
 
 /// Judges a history.
 #[must_use]
@@ -79,7 +69,7 @@ pub fn check_within(history: &KvHistory, steps_max: u64) -> Verdict {
     for ops in clusters {
         judged += ops.len();
         let spans = Shown::to(&ops).spans(&ops);
-        let answer = search(&KvModel::of(&ops), &spans, steps_max);
+        let answer = search(&KvModel, &spans, steps_max);
         findings.checked();
         match answer {
             Answer::Yes => {}
@@ -440,10 +430,6 @@ impl Model for KvModel {
             let (told, wrote) = (reply.revision(), reply.wrote(&deed.call));
             told != 0 && (told < state.revision || told == state.revision && wrote)
         })
-    }
-
-    fn joint(&self) -> bool {
-        self.joint
     }
 }
 

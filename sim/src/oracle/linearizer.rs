@@ -6,13 +6,14 @@
 //!   at a return whose call is still in: no order from here, take the last one back
 //! ```
 //! An operation whose outcome is unknown has a call and no return: it may be put anywhere after its
-//! call, or be left out. It is tried last, and only right before an operation that could not be next
-//! without it: elsewhere it could as well come later, or never.
+//! call, or be left out. It is tried last, and only right before an operation to which it makes a
+//! difference: if both come to the same in the other order, or without it, it could as well come later,
+//! or never. Of two unknown ones in a row that do not mind their order, one order is tried. Orders with
+//! few unknown operations in a row are tried first: nearly always one before each is enough.
 //!
-//! Invariant: [`Answer::No`] only after every order was ruled out, as far as each operation's outcome
-//! depends on one part of the state that unknown operations set (see [`Model::joint`]). The same
-//! operations in order with the same state are tried once. The search is bounded by steps, not by
-//! time, and says so when it gives up.
+//! Invariant: [`Answer::No`] only after every order was ruled out. The same operations in order with
+//! the same state are tried once. The search is bounded by steps, not by time, and says so when it gives
+//! up.
 //!
 //! Not here: what the operations mean; see [`Model`].
 
@@ -51,10 +52,21 @@ pub enum Answer {
     GaveUp(u64),
 }
 
-/// Searches for an order, in at most `steps_max` steps.
+/// Unknown operations in a row that are tried, in one search after the other.
+const ROWS: [usize; 3] = [1, 2, usize::MAX];
+
+/// Searches for an order, in at most `steps_max` steps for each length of rows.
 pub fn search<M: Model>(model: &M, spans: &[Span<M::Op>], steps_max: u64) -> Answer {
-    let mut search = Search::new(model, spans);
-    search.run(steps_max)
+    let mut answer = Answer::Yes;
+    for row_max in ROWS {
+        let mut search = Search::new(model, spans, row_max);
+        answer = search.run(steps_max);
+        let final_no = matches!(answer, Answer::No { .. }) && !search.cut;
+        if answer == Answer::Yes || final_no {
+            break;
+        }
+    }
+    answer
 }
 
 /// A place in the list of entries: calls and returns in order of number.
@@ -99,12 +111,15 @@ struct Search<'a, M: Model> {
     state: M::State,
     taken: Vec<Taken<M::State>>,
     tried: BTreeSet<Node<M::State>>,
+    /// Unknown operations in a row at most, and whether more were left out for that.
+    row_max: usize,
+    cut: bool,
     most: usize,
     stuck: usize,
 }
 
 impl<'a, M: Model> Search<'a, M> {
-    fn new(model: &'a M, spans: &'a [Span<M::Op>]) -> Search<'a, M> {
+    fn new(model: &'a M, spans: &'a [Span<M::Op>], row_max: usize) -> Search<'a, M> {
         let mut numbered: Vec<(u64, Entry)> = Vec::new();
         for (op, span) in spans.iter().enumerate() {
             numbered.push((span.call, Entry { op, is_return: false }));
@@ -140,6 +155,8 @@ impl<'a, M: Model> Search<'a, M> {
             state: model.start(),
             taken: Vec::new(),
             tried: BTreeSet::new(),
+            row_max,
+            cut: false,
             most: 0,
             stuck: 0,
         }
@@ -221,26 +238,31 @@ impl<'a, M: Model> Search<'a, M> {
         best
     }
 
-    /// The state before the last operation, if that was an unknown one.
-    fn before_unknown(&self) -> Option<&M::State> {
-        self.taken.last().filter(|taken| self.return_at[taken.op].is_none()).map(|taken| &taken.before)
-    }
-
-    /// Whether the unknown operation just done makes no difference to `op`.
-    fn idle(&self, found: Cursor, op: usize) -> bool {
-        let Some(before) = self.before_unknown() else { return false };
-        if found.unknown && self.model.joint() {
-            return false;
-        }
-        !self.model.step(before, &self.spans[op].op).is_empty()
+    /// Whether `op`, which leads to `state` now, could as well come before the unknown operation just
+    /// done, or could do without it.
+    fn idle(&self, last: &Taken<M::State>, op: &M::Op, state: &M::State) -> bool {
+        let without = self.model.step(&last.before, op);
+        let later = |before: &M::State| self.model.step(before, &self.spans[last.op].op).contains(state);
+        without.contains(state) || without.iter().any(later)
     }
 
     fn attempt(&mut self, found: Cursor) -> Option<Cursor> {
         let op = self.entries[found.entry].op;
-        if self.idle(found, op) {
+        let is_unknown = |taken: &&Taken<M::State>| self.return_at[taken.op].is_none();
+        if found.unknown && self.taken.iter().rev().take_while(is_unknown).count() >= self.row_max {
+            self.cut = true;
             return Some(found);
         }
-        let states = self.model.step(&self.state, &self.spans[op].op);
+        let mut states = self.model.step(&self.state, &self.spans[op].op);
+        if found.unknown {
+            states.retain(|state| *state != self.state);
+        }
+        // Two unknown ones are tried in the order of their places, unless they mind it.
+        if let Some(last) = self.taken.last().filter(is_unknown)
+            && !(found.unknown && last.resume.entry < found.entry)
+        {
+            states.retain(|state| !self.idle(last, &self.spans[op].op, state));
+        }
         self.lift(op);
         if self.advance(op, states, found) {
             return None;
@@ -311,10 +333,6 @@ mod tests {
         }
 
         fn too_late(&self, _: &u32, _: &Number) -> bool {
-            false
-        }
-
-        fn joint(&self) -> bool {
             false
         }
     }

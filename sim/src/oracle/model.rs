@@ -21,8 +21,4 @@ pub trait Model {
     /// Whether `op` cannot happen any more, whatever comes before it. `false` is always right; `true`
     /// spares the search what would come to nothing.
     fn too_late(&self, state: &Self::State, op: &Self::Op) -> bool;
-
-    /// Whether the outcome of an operation may depend on two independent unknown operations at once.
-    /// Then they are tried in every combination.
-    fn joint(&self) -> bool;
 }
