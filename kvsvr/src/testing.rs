@@ -98,7 +98,7 @@ impl<M: Machine> LocalMachine<M> {
     ///
     /// # Errors
     /// [`EngineError`] when the machine gives up.
-    pub fn apply(&mut self, command: &[u8]) -> Result<Bytes, EngineError> {
+    pub fn apply(&mut self, command: &Bytes) -> Result<Bytes, EngineError> {
         let zone = ZoneId::from_index(0).expect("there is a zone a");
         let leader = NodeId::new(zone, 1).expect("1 is a node number");
         self.apply_from(leader, 1, command)
@@ -108,7 +108,7 @@ impl<M: Machine> LocalMachine<M> {
     ///
     /// # Errors
     /// [`EngineError`] when the machine gives up.
-    pub fn apply_from(&mut self, leader: NodeId, term: u64, command: &[u8]) -> Result<Bytes, EngineError> {
+    pub fn apply_from(&mut self, leader: NodeId, term: u64, command: &Bytes) -> Result<Bytes, EngineError> {
         self.applied += 1;
         let at = At { index: self.applied, term, leader, now: UnixMs(self.applied) };
         let mut txn = Txn::new(&self.view);

@@ -43,7 +43,7 @@ impl Machine for QueueMachine {
         Ok(())
     }
 
-    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &[u8]) -> Result<Bytes, EngineError> {
+    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &Bytes) -> Result<Bytes, EngineError> {
         let before = self.tally;
         let reply = match Command::decode(command) {
             Ok(command) => {

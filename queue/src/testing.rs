@@ -46,7 +46,7 @@ impl MemoryView {
         &mut self,
         machine: &mut QueueMachine,
         at: At,
-        command: &[u8],
+        command: &Bytes,
     ) -> Result<Bytes, EngineError> {
         let mut txn = Txn::new(&*self);
         let reply = machine.apply(&mut txn, at, command)?;

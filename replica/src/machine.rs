@@ -48,7 +48,7 @@ pub trait Machine: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`EngineError`] only; it stops the replica. Refusals are replies, not errors.
-    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &[u8]) -> Result<Bytes, EngineError>;
+    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &Bytes) -> Result<Bytes, EngineError>;
 }
 
 /// What a transaction wants changed: first every range is removed, then every point is written.

@@ -77,8 +77,8 @@ impl Machine for Sums {
         Ok(())
     }
 
-    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &[u8]) -> Result<Bytes, EngineError> {
-        let sum = match command {
+    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &Bytes) -> Result<Bytes, EngineError> {
+        let sum = match command.as_ref() {
             [b'a', rest @ ..] => {
                 let Some((amount, name)) = rest.split_first_chunk() else { return Ok(Bytes::new()) };
                 let amount = u64::from_be_bytes(*amount);

@@ -81,7 +81,7 @@ impl Machine for ControlMachine {
         read_meta(view).map(|_| ())
     }
 
-    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &[u8]) -> Result<Bytes, EngineError> {
+    fn apply(&mut self, txn: &mut Txn<'_>, at: At, command: &Bytes) -> Result<Bytes, EngineError> {
         let ControlCommand { command, author } = decode_command(command)?;
         let Some(command) = command else {
             return Err(EngineError::Corrupt(

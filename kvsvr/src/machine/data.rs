@@ -42,7 +42,7 @@ impl Machine for DataMachine {
         Ok(())
     }
 
-    fn apply(&mut self, txn: &mut Txn<'_>, _at: At, command: &[u8]) -> Result<Bytes, EngineError> {
+    fn apply(&mut self, txn: &mut Txn<'_>, _at: At, command: &Bytes) -> Result<Bytes, EngineError> {
         let command: DataCommand = decode_command(command)?;
         let mut replies = Vec::with_capacity(command.units.len());
         for unit in &command.units {

@@ -27,12 +27,14 @@ pub fn encode_command(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-fn decode_command<M: Message + Default>(command: &[u8]) -> Result<M, EngineError> {
-    let Some((&COMMAND_FORMAT, body)) = command.split_first() else {
+// Keys and values of the message are pieces of the command, which is a piece of an entry.
+fn decode_command<M: Message + Default>(command: &Bytes) -> Result<M, EngineError> {
+    if command.first() != Some(&COMMAND_FORMAT) {
         let found = command.first();
         return Err(EngineError::Corrupt(format!(
             "a command begins with {found:?}, this program reads {COMMAND_FORMAT}"
         )));
-    };
-    M::decode(body).map_err(|error| EngineError::Corrupt(format!("a command cannot be read: {error}")))
+    }
+    M::decode(command.slice(1..))
+        .map_err(|error| EngineError::Corrupt(format!("a command cannot be read: {error}")))
 }

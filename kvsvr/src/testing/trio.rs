@@ -70,7 +70,7 @@ impl Shared {
     ///
     /// # Panics
     /// When the machine gives up.
-    pub fn apply_from(&self, leader: NodeId, term: u64, command: &[u8]) -> Bytes {
+    pub fn apply_from(&self, leader: NodeId, term: u64, command: &Bytes) -> Bytes {
         let (reply, applied) = {
             let mut machine = self.machine.write();
             (machine.apply_from(leader, term, command), machine.applied())

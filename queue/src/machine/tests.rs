@@ -310,7 +310,7 @@ proptest! {
     #[test]
     fn no_command_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
         let (mut machine, mut view) = (QueueMachine::new(), MemoryView::default());
-        view.apply(&mut machine, at(1, 1), &bytes).expect("a bad command is a reply, not an error");
+        view.apply(&mut machine, at(1, 1), &bytes.into()).expect("a bad command is a reply, not an error");
     }
 }
 

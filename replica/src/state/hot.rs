@@ -13,12 +13,15 @@
 //!
 //! Not here: scans, and views pinned at an earlier moment; they go to the engine.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::engine::{Batch, EngineError, Op, View, Visit};
 use crate::limits::HOT_BYTES_MAX;
+use crate::state::keys;
 
 /// What a kept pair takes beside its key and value, about: two allocations and a place in the table.
 const PAIR_BYTES: u64 = 128;
@@ -38,6 +41,9 @@ impl Weighter<Bytes, Option<Bytes>> for Bytewise {
 /// The pairs, under their keys in the engine.
 pub(crate) struct Hot {
     pairs: Cache<Bytes, Option<Bytes>, Bytewise>,
+    /// Kinds of keys of which one was ever kept. Of the others (history, indexes) none is looked for
+    /// when a batch is written.
+    kinds: [AtomicBool; 256],
 }
 
 impl Default for Hot {
@@ -48,7 +54,8 @@ impl Default for Hot {
 
 impl Hot {
     fn new(bytes_max: u64) -> Hot {
-        Hot { pairs: Cache::with_weighter(PAIRS_EXPECTED, bytes_max, Bytewise) }
+        let pairs = Cache::with_weighter(PAIRS_EXPECTED, bytes_max, Bytewise);
+        Hot { pairs, kinds: std::array::from_fn(|_| AtomicBool::new(false)) }
     }
 
     /// Call it before the engine writes the batch, under the lock under which it does.
@@ -68,15 +75,21 @@ impl Hot {
     }
 
     fn change(&self, key: &Bytes, value: Option<&Bytes>) {
-        if self.pairs.contains_key(key) {
+        if self.kinds[kind(key)].load(Ordering::Relaxed) && self.pairs.contains_key(key) {
             self.keep(key, value);
         }
     }
 
     // Copies: a value may be a piece of a large command, which must not stay for its sake.
     fn keep(&self, key: &[u8], value: Option<&Bytes>) {
+        self.kinds[kind(key)].store(true, Ordering::Relaxed);
         self.pairs.insert(Bytes::copy_from_slice(key), value.map(|value| Bytes::copy_from_slice(value)));
     }
+}
+
+/// The first byte of a key behind its group and generation: machines tell kinds of records apart by it.
+fn kind(key: &[u8]) -> usize {
+    key.get(keys::PREFIX_LEN).copied().map_or(0, usize::from)
 }
 
 /// The state engine, with the kept pairs before it.

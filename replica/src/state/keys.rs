@@ -51,7 +51,10 @@ pub(super) fn other_generations(group: GroupId, current: u32) -> [(Bytes, Bytes)
     [below, above]
 }
 
-fn range(group: GroupId, generation: u32) -> [u8; 8] {
+/// Bytes of group and generation before a machine's key.
+pub(super) const PREFIX_LEN: usize = 8;
+
+fn range(group: GroupId, generation: u32) -> [u8; PREFIX_LEN] {
     (u64::from(group.0) << 32 | u64::from(generation)).to_be_bytes()
 }
 

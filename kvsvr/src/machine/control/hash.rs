@@ -4,6 +4,7 @@
 //!   of a key's history up to revision R, compacted at C:
 //!     ... | last write at or below C, if the key lives then | every write in (C, R]
 //!     not hashed            hashed                                hashed
+//!   all keys' writes in the order in which they were made
 //! ```
 //! Invariant: a digest at a revision is the same on every member that has compacted at the same
 //! revision, however far each has come with giving back space.
@@ -18,7 +19,7 @@ use replica::engine::{EngineError, View};
 
 use super::Fault;
 use super::layout::{self, Place};
-use super::mvcc::read_meta;
+use super::mvcc::{Mvcc, read_meta};
 use crate::refusal::Refusal;
 
 /// A digest of the keys.
@@ -47,28 +48,23 @@ pub fn hash_kv(view: &dyn View, revision: i64) -> Result<KvHash, Fault> {
         return Err(Refusal::FutureRevision.into());
     }
     let hash_revision = if revision > 0 { revision } else { meta.revision };
+    let store = Mvcc::read_only(view)?;
     let mut digest = blake3::Hasher::new();
-    let mut last: Option<(Bytes, Place, bool)> = None;
     let mut fault = None;
     let mut see = |stored_key: &[u8], value: &[u8]| -> Result<(), EngineError> {
-        let (key, place) = layout::decode_version_key(stored_key)?;
-        let tombstone = layout::decode_version(value)?;
-        // What stood at the compacted revision counts once it is known to be the last one there.
-        let settled = match &last {
-            Some((of, _, _)) if *of != key || place.revision > meta.compacted => last.take(),
-            _ => None,
-        };
-        if let Some((_, place, false)) = settled {
-            add(&mut digest, view, place)?;
-        }
+        let place = layout::decode_event_key(stored_key)?;
         if place.revision <= meta.compacted {
-            last = Some((key, place, tombstone));
-        } else if place.revision <= hash_revision {
-            add(&mut digest, view, place)?;
+            let event = layout::decode_event(place, Bytes::copy_from_slice(value))?;
+            if event.tombstone || !store.stands_at(&event.pair.key, place, meta.compacted)? {
+                return Ok(());
+            }
         }
+        field(&mut digest, stored_key);
+        field(&mut digest, value);
         Ok(())
     };
-    view.scan(b"v", layout::VERSION_END, false, &mut |key, value| match see(key, value) {
+    let end = layout::event_key(Place { revision: hash_revision + 1, sub: 0 });
+    view.scan(b"r", &end, false, &mut |key, value| match see(key, value) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             fault = Some(error);
@@ -77,9 +73,6 @@ pub fn hash_kv(view: &dyn View, revision: i64) -> Result<KvHash, Fault> {
     })?;
     if let Some(fault) = fault {
         return Err(fault.into());
-    }
-    if let Some((_, place, false)) = last {
-        add(&mut digest, view, place)?;
     }
     Ok(KvHash {
         hash: short(&digest),
@@ -101,16 +94,6 @@ pub fn hash_all(view: &dyn View) -> Result<(u32, i64), EngineError> {
         ControlFlow::Continue(())
     })?;
     Ok((short(&digest), read_meta(view)?.revision))
-}
-
-fn add(digest: &mut blake3::Hasher, view: &dyn View, place: Place) -> Result<(), EngineError> {
-    let key = layout::event_key(place);
-    let event = view.get(&key)?.ok_or_else(|| {
-        EngineError::Corrupt(format!("history lacks the event at {}.{}", place.revision, place.sub))
-    })?;
-    field(digest, &key);
-    field(digest, &event);
-    Ok(())
 }
 
 // With its length, so that no two lists of fields look alike.

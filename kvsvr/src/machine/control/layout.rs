@@ -4,14 +4,16 @@
 //!   key                                   value
 //!   'm'                                   2 | revision i64 | compacted i64 | swept revision i64 | swept sub u32
 //!                                           | bytes u64                     (without in format 1)
-//!   'k' key                               1 | create i64 | mod i64 | version i64 | lease i64 | value...
+//!   'k' key                               2 | create i64 | mod i64 | version i64 | lease i64 | sub u32 | value...
+//!                                           (format 1: without sub, and with a 'v' beside it)
 //!   'v' escaped key  revision i64 sub u32  1 (put) or 0 (tombstone)
 //!   'r' revision i64 sub u32              1 | kind u8 | create i64 | version i64 | lease i64 | key length u32 | key | value...
 //! ```
 //! `k` is the present: live keys only, so the usual read is one lookup. `r` is the past in order,
-//! every write until compaction: what a watch replays. `v` leads from a key to its places in `r`:
-//! what a read at an old revision walks. Escaping (00 becomes 00 ff, end is 00 01) makes `v` sort
-//! by key first, whatever bytes a key holds.
+//! every write until compaction: what a watch replays. `v` leads from a key to those of its places in
+//! `r` that are not in `k`: what a read at an old revision walks. It is written when a pair is replaced or
+//! deleted, so that a new key takes two records: a random place costs more than a byte. Escaping (00
+//! becomes 00 ff, end is 00 01) makes `v` sort by key first, whatever bytes a key holds.
 //!
 //! Invariant: what is written reads back; anything else is [`EngineError::Corrupt`].
 
@@ -22,8 +24,11 @@ use crate::wire::mvccpb::KeyValue;
 
 const FORMAT: u8 = 1;
 const META_FORMAT: u8 = 2;
+const LATEST_FORMAT: u8 = 2;
 /// Bytes of a live pair's stored form before the value.
-const LATEST_HEAD_BYTES: usize = 33;
+const LATEST_HEAD_BYTES: usize = 37;
+/// The same in format 1.
+const LATEST_1_HEAD_BYTES: usize = 33;
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xff;
 const ESCAPED_END: u8 = 0x01;
@@ -117,41 +122,60 @@ pub const EVENT_END: &[u8] = b"s";
 /// The first key behind the version index.
 pub const VERSION_END: &[u8] = b"w";
 
-/// What a live pair takes, with its key.
-pub fn latest_bytes(pair: &KeyValue) -> u64 {
-    (1 + pair.key.len() + LATEST_HEAD_BYTES + pair.value.len()) as u64
+/// A live pair as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latest {
+    /// The pair.
+    pub pair: KeyValue,
+    /// The how-manieth write at its mod revision; `None` in a record of format 1, whose version has an
+    /// index record already.
+    pub sub: Option<u32>,
 }
 
-/// The stored form of a live pair. Its key is the key it is stored under.
-pub fn encode_latest(pair: &KeyValue) -> Bytes {
+impl Latest {
+    /// What it takes, with its key.
+    pub fn bytes(&self) -> u64 {
+        let head = if self.sub.is_some() { LATEST_HEAD_BYTES } else { LATEST_1_HEAD_BYTES };
+        (1 + self.pair.key.len() + head + self.pair.value.len()) as u64
+    }
+
+    /// Its place, unless `v` knows it.
+    pub fn unindexed(&self) -> Option<Place> {
+        self.sub.map(|sub| Place { revision: self.pair.mod_revision, sub })
+    }
+}
+
+/// The stored form of a live pair, the `sub`th write at its revision. Its key is the key it is stored under.
+pub fn encode_latest(pair: &KeyValue, sub: u32) -> Bytes {
     assert!(pair.create_revision <= pair.mod_revision, "a key is created before it is written again");
     assert!(pair.version > 0, "a live key has been written");
     let mut bytes = BytesMut::with_capacity(LATEST_HEAD_BYTES + pair.value.len());
-    bytes.put_u8(FORMAT);
+    bytes.put_u8(LATEST_FORMAT);
     bytes.put_i64(pair.create_revision);
     bytes.put_i64(pair.mod_revision);
     bytes.put_i64(pair.version);
     bytes.put_i64(pair.lease);
+    bytes.put_u32(sub);
     bytes.put_slice(&pair.value);
     bytes.freeze()
 }
 
 /// Reads a live pair back from its stored key and value.
-pub fn decode_latest(stored_key: &[u8], mut value: Bytes) -> Result<KeyValue, EngineError> {
+pub fn decode_latest(stored_key: &[u8], mut value: Bytes) -> Result<Latest, EngineError> {
     let Some((b'k', key)) = stored_key.split_first() else {
         return Err(EngineError::Corrupt("a present record has another prefix".to_owned()));
     };
-    if value.len() < 33 || value.get_u8() != FORMAT {
-        return Err(EngineError::Corrupt("a present record has another size or format".to_owned()));
-    }
-    Ok(KeyValue {
-        key: Bytes::copy_from_slice(key),
-        create_revision: value.get_i64(),
-        mod_revision: value.get_i64(),
-        version: value.get_i64(),
-        lease: value.get_i64(),
-        value,
-    })
+    let placed = match value.first() {
+        Some(&LATEST_FORMAT) if value.len() >= LATEST_HEAD_BYTES => true,
+        Some(&FORMAT) if value.len() >= LATEST_1_HEAD_BYTES => false,
+        _ => return Err(EngineError::Corrupt("a present record has another size or format".to_owned())),
+    };
+    value.advance(1);
+    let (create_revision, mod_revision) = (value.get_i64(), value.get_i64());
+    let (version, lease) = (value.get_i64(), value.get_i64());
+    let sub = placed.then(|| value.get_u32());
+    let key = Bytes::copy_from_slice(key);
+    Ok(Latest { pair: KeyValue { key, create_revision, mod_revision, version, lease, value }, sub })
 }
 
 /// Prefix of all versions of `key`.

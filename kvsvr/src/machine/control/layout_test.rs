@@ -28,8 +28,8 @@ fn the_stored_bytes_are_frozen() {
     let stored = "020000000000000007ffffffffffffffff000000000000000700000001000000000000012c";
     assert_eq!(hex(&meta.encode()), stored);
     assert_eq!(hex(&latest_key(b"a\0b")), "6b610062");
-    let latest = "01000000000000000200000000000000070000000000000003000000000000000976";
-    assert_eq!(hex(&encode_latest(&pair())), latest);
+    let latest = "0200000000000000020000000000000007000000000000000300000000000000090000000176";
+    assert_eq!(hex(&encode_latest(&pair(), 1)), latest);
     assert_eq!(hex(&version_key(b"a\0b", place)), "766100ff620001000000000000000700000001");
     assert_eq!(hex(&encode_version(false)), "01");
     assert_eq!(hex(&encode_version(true)), "00");
@@ -50,12 +50,26 @@ fn a_meta_record_of_format_1_is_read_as_one_that_counted_nothing() {
 }
 
 #[test]
+fn a_live_pair_of_format_1_is_read_as_one_whose_version_is_indexed() {
+    let mut stored = vec![1];
+    for number in [2i64, 7, 3, 9] {
+        stored.extend(number.to_be_bytes());
+    }
+    stored.push(b'v');
+    let bytes = 4 + stored.len() as u64;
+    let latest = decode_latest(&latest_key(b"a\0b"), stored.into()).expect("format 1");
+    assert_eq!((latest.unindexed(), latest.bytes()), (None, bytes));
+    assert_eq!(latest, Latest { pair: pair(), sub: None });
+}
+
+#[test]
 fn what_is_stored_reads_back() {
     let place = Place { revision: 7, sub: 1 };
     let event = Event { pair: pair(), tombstone: false };
     assert_eq!(decode_event(place, encode_event(&event)).expect("an event"), event);
-    let latest = decode_latest(&latest_key(b"a\0b"), encode_latest(&pair())).expect("a pair");
-    assert_eq!(latest, pair());
+    let latest = decode_latest(&latest_key(b"a\0b"), encode_latest(&pair(), 1)).expect("a pair");
+    assert_eq!(latest, Latest { pair: pair(), sub: Some(1) });
+    assert_eq!(latest.bytes(), 4 + encode_latest(&pair(), 1).len() as u64);
     assert_eq!(Meta::decode(Meta::EMPTY.encode()).expect("a meta record"), Meta::EMPTY);
     assert_eq!(decode_event_key(&event_key(place)).expect("a place"), place);
 }
@@ -65,7 +79,7 @@ fn torn_bytes_are_reported() {
     let place = Place { revision: 7, sub: 1 };
     let event = encode_event(&Event { pair: pair(), tombstone: false });
     assert!(decode_event(place, event.slice(..31)).is_err());
-    assert!(decode_latest(&latest_key(b"a"), encode_latest(&pair()).slice(..32)).is_err());
+    assert!(decode_latest(&latest_key(b"a"), encode_latest(&pair(), 1).slice(..36)).is_err());
     assert!(Meta::decode(Meta::EMPTY.encode().slice(1..)).is_err());
     let version = version_key(b"a", place);
     assert!(decode_version_key(&version[..version.len() - 1]).is_err());

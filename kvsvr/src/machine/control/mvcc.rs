@@ -11,13 +11,14 @@
 //!
 //! Not here: etcd's request options (`range`, `txn`) and giving back space (`sweep`).
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use replica::engine::{EngineError, View};
 use replica::machine::Txn;
 
-use super::layout::{self, Event, Meta, Place};
+use super::layout::{self, Event, Latest, Meta, Place};
 use super::lease;
 use crate::wire::mvccpb::KeyValue;
 
@@ -54,6 +55,18 @@ impl<'k> Span<'k> {
             _ => Span::Between(key, range_end),
         }
     }
+}
+
+/// Sees a stored key and value.
+type See<'v> = dyn FnMut(&[u8], &[u8]) -> Result<(), EngineError> + 'v;
+
+/// Where a key's last write at some revision is kept.
+#[derive(Clone, Copy)]
+enum Version {
+    /// In history.
+    Past(Place),
+    /// It is the live pair.
+    Present,
 }
 
 /// Pairs of a span, and how many there are when a limit cut them off.
@@ -119,6 +132,10 @@ impl<'s, 'b> Mvcc<'s, 'b> {
 
     /// One live pair, now.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, EngineError> {
+        Ok(self.latest(key)?.map(|latest| latest.pair))
+    }
+
+    fn latest(&self, key: &[u8]) -> Result<Option<Latest>, EngineError> {
         let stored_key = layout::latest_key(key);
         match self.view().get(&stored_key)? {
             Some(value) => Ok(Some(layout::decode_latest(&stored_key, value)?)),
@@ -128,31 +145,34 @@ impl<'s, 'b> Mvcc<'s, 'b> {
 
     /// The live pairs of a span in key order, now; at most `limit` of them are kept, all counted.
     pub(super) fn range(&self, span: Span<'_>, limit: usize) -> Result<Found, EngineError> {
-        let (from, to) = match span {
-            Span::One(key) => {
-                let pairs: Vec<KeyValue> = self.get(key)?.into_iter().collect();
-                return Ok(Found { count: pairs.len() as i64, pairs: truncated(pairs, limit) });
-            }
-            Span::Between(from, to) if to <= from => return Ok(Found::default()),
-            Span::Between(from, to) => (layout::latest_key(from), layout::latest_key(to)),
-            Span::From(from) => (layout::latest_key(from), Bytes::from_static(layout::LATEST_END)),
-        };
+        if let Span::One(key) = span {
+            let pairs: Vec<KeyValue> = self.get(key)?.into_iter().collect();
+            return Ok(Found { count: pairs.len() as i64, pairs: truncated(pairs, limit) });
+        }
         let mut found = Found::default();
-        let mut fault = None;
-        self.view().scan(&from, &to, false, &mut |key, value| {
+        self.scan(present(span), &mut |key, value| {
             found.count += 1;
             if found.pairs.len() < limit {
-                match layout::decode_latest(key, Bytes::copy_from_slice(value)) {
-                    Ok(pair) => found.pairs.push(pair),
-                    Err(error) => {
-                        fault = Some(error);
-                        return ControlFlow::Break(());
-                    }
-                }
+                found.pairs.push(layout::decode_latest(key, Bytes::copy_from_slice(value))?.pair);
             }
-            ControlFlow::Continue(())
+            Ok(())
         })?;
-        fault.map_or(Ok(found), Err)
+        Ok(found)
+    }
+
+    fn scan(&self, (from, to): (Bytes, Bytes), see: &mut See<'_>) -> Result<(), EngineError> {
+        if to <= from {
+            return Ok(());
+        }
+        let mut fault = None;
+        self.view().scan(&from, &to, false, &mut |key, value| match see(key, value) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                fault = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        fault.map_or(Ok(()), Err)
     }
 
     /// The same as it was at `revision`, which must be kept.
@@ -162,57 +182,55 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         if revision == self.revision() {
             return self.range(span, limit);
         }
-        let places = self.places_at(span, revision)?;
-        let mut found = Found { count: places.len() as i64, pairs: Vec::new() };
-        for place in places.into_iter().take(limit) {
-            found.pairs.push(self.event(place)?.pair);
+        if let Span::One(key) = span {
+            let pairs: Vec<KeyValue> = self.get_at(key, revision)?.into_iter().collect();
+            return Ok(Found { count: pairs.len() as i64, pairs: truncated(pairs, limit) });
+        }
+        let versions = self.versions_at(span, revision)?;
+        let mut found = Found { count: versions.len() as i64, pairs: Vec::new() };
+        for (key, version) in versions.into_iter().take(limit) {
+            let pair = match version {
+                Version::Past(place) => Some(self.event(place)?.pair),
+                Version::Present => self.get(&key)?,
+            };
+            found.pairs.push(pair.expect("what was found a moment ago in the same view"));
         }
         Ok(found)
     }
 
-    // Where the keys of a span had their last write at `revision`; keys dead by then are left out.
-    fn places_at(&self, span: Span<'_>, revision: i64) -> Result<Vec<Place>, EngineError> {
-        let (from, to) = match span {
-            Span::One(key) => return Ok(self.place_at(key, revision)?.into_iter().collect()),
-            Span::Between(from, to) if to <= from => return Ok(Vec::new()),
-            Span::Between(from, to) => {
-                (layout::version_prefix(from).freeze(), layout::version_prefix(to).freeze())
-            }
-            Span::From(from) => {
-                (layout::version_prefix(from).freeze(), Bytes::from_static(layout::VERSION_END))
-            }
-        };
-        let mut places: Vec<Place> = Vec::new();
-        let mut current: Option<(Bytes, Place, bool)> = None;
-        let mut fault = None;
-        let mut see = |stored_key: &[u8], value: &[u8]| -> Result<(), EngineError> {
+    // The keys of a span that lived at `revision`, and where their last write until then is kept.
+    fn versions_at(&self, span: Span<'_>, revision: i64) -> Result<BTreeMap<Bytes, Version>, EngineError> {
+        let mut versions = BTreeMap::new();
+        self.scan(past(span), &mut |stored_key, value| {
             let (key, place) = layout::decode_version_key(stored_key)?;
             let tombstone = layout::decode_version(value)?;
+            // In order of places: a later one counts.
             if place.revision > revision {
                 return Ok(());
             }
-            match &current {
-                Some((current_key, last, dead)) if *current_key != key && !dead => places.push(*last),
-                _ => {}
+            if tombstone {
+                versions.remove(&key);
+            } else {
+                versions.insert(key, Version::Past(place));
             }
-            current = Some((key, place, tombstone));
             Ok(())
-        };
-        self.view().scan(&from, &to, false, &mut |key, value| match see(key, value) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                fault = Some(error);
-                ControlFlow::Break(())
-            }
         })?;
-        if let Some((_, last, false)) = current {
-            places.push(last);
-        }
-        fault.map_or(Ok(places), Err)
+        self.scan(present(span), &mut |key, value| {
+            let pair = layout::decode_latest(key, Bytes::copy_from_slice(value))?.pair;
+            if pair.mod_revision <= revision {
+                versions.insert(pair.key, Version::Present);
+            }
+            Ok(())
+        })?;
+        Ok(versions)
     }
 
-    // The same for one key: looks back from the revision, however long the key's history is.
-    fn place_at(&self, key: &[u8], revision: i64) -> Result<Option<Place>, EngineError> {
+    // One pair at `revision`: looks back from there, however long the key's history is.
+    fn get_at(&self, key: &[u8], revision: i64) -> Result<Option<KeyValue>, EngineError> {
+        let present = self.get(key)?;
+        if present.as_ref().is_some_and(|pair| pair.mod_revision <= revision) {
+            return Ok(present);
+        }
         let from = layout::version_prefix(key);
         let to = layout::version_key(key, Place { revision: revision + 1, sub: 0 });
         let mut last = None;
@@ -221,8 +239,26 @@ impl<'s, 'b> Mvcc<'s, 'b> {
             last = Some(version.and_then(|(_, place)| Ok((place, layout::decode_version(value)?))));
             ControlFlow::Break(())
         })?;
-        let last = last.transpose()?;
-        Ok(last.filter(|(_, tombstone)| !tombstone).map(|(place, _)| place))
+        match last.transpose()? {
+            Some((place, false)) => Ok(Some(self.event(place)?.pair)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the write at `place` made the pair of `key` that stands at `revision`, not before it.
+    pub(super) fn stands_at(&self, key: &[u8], place: Place, revision: i64) -> Result<bool, EngineError> {
+        assert!(place.revision <= revision, "what stands was written");
+        let after = layout::version_key(key, Place { sub: place.sub + 1, ..place });
+        let end = layout::version_key(key, Place { revision: revision + 1, sub: 0 });
+        let mut overtaken = self
+            .latest(key)?
+            .and_then(|latest| latest.unindexed())
+            .is_some_and(|latest| latest > place && latest.revision <= revision);
+        self.view().scan(&after, &end, false, &mut |_, _| {
+            overtaken = true;
+            ControlFlow::Break(())
+        })?;
+        Ok(!overtaken)
     }
 
     fn event(&self, place: Place) -> Result<Event, EngineError> {
@@ -236,18 +272,23 @@ impl<'s, 'b> Mvcc<'s, 'b> {
     }
 
     /// Writes an event; `before` is the live pair it takes the place of.
-    fn record(&mut self, event: &Event, before: Option<&KeyValue>) {
+    fn record(&mut self, event: &Event, before: Option<&Latest>) {
         assert!(event.pair.mod_revision == self.meta.revision + 1, "a session writes one revision");
         let place = Place { revision: event.pair.mod_revision, sub: self.changes };
         self.changes = self.changes.checked_add(1).expect("a request cannot make 2^32 writes");
         let key = event.pair.key.clone();
+        if let Some(before) = before {
+            self.removed += before.bytes();
+            if let Some(place) = before.unindexed() {
+                self.write(layout::version_key(&key, place), layout::encode_version(false));
+            }
+        }
         self.write(layout::event_key(place), layout::encode_event(event));
-        self.write(layout::version_key(&key, place), layout::encode_version(event.tombstone));
-        self.removed += before.map_or(0, layout::latest_bytes);
         if event.tombstone {
+            self.write(layout::version_key(&key, place), layout::encode_version(true));
             self.txn().delete(layout::latest_key(&key));
         } else {
-            self.write(layout::latest_key(&key), layout::encode_latest(&event.pair));
+            self.write(layout::latest_key(&key), layout::encode_latest(&event.pair, place.sub));
         }
     }
 
@@ -259,12 +300,11 @@ impl<'s, 'b> Mvcc<'s, 'b> {
     /// Writes a key.
     pub(super) fn put(&mut self, key: Bytes, value: Bytes, lease: i64) -> Result<(), EngineError> {
         let revision = self.meta.revision + 1;
-        let previous = self.get(&key)?;
-        let (create_revision, version) = match &previous {
-            Some(pair) => (pair.create_revision, pair.version + 1),
-            None => (revision, 1),
+        let previous = self.latest(&key)?;
+        let (create_revision, version, hung_on) = match &previous {
+            Some(Latest { pair, .. }) => (pair.create_revision, pair.version + 1, pair.lease),
+            None => (revision, 1, 0),
         };
-        let hung_on = previous.as_ref().map_or(0, |pair| pair.lease);
         lease::rehang(self.txn(), &key, hung_on, lease);
         let pair = KeyValue { key, create_revision, mod_revision: revision, version, value, lease };
         self.record(&Event { pair, tombstone: false }, previous.as_ref());
@@ -273,15 +313,23 @@ impl<'s, 'b> Mvcc<'s, 'b> {
 
     /// Deletes the live keys of a span; answers them as they were.
     pub(super) fn delete_range(&mut self, span: Span<'_>) -> Result<Vec<KeyValue>, EngineError> {
-        let found = self.range(span, usize::MAX)?;
-        let mod_revision = self.meta.revision + 1;
-        for pair in &found.pairs {
-            lease::rehang(self.txn(), &pair.key, pair.lease, 0);
-            let dead = KeyValue { key: pair.key.clone(), mod_revision, ..KeyValue::default() };
-            self.record(&Event { pair: dead, tombstone: true }, Some(pair));
+        let mut found = Vec::new();
+        if let Span::One(key) = span {
+            found.extend(self.latest(key)?);
+        } else {
+            self.scan(present(span), &mut |key, value| {
+                found.push(layout::decode_latest(key, Bytes::copy_from_slice(value))?);
+                Ok(())
+            })?;
         }
-        assert!(found.pairs.len() as i64 == found.count, "without a limit every pair is kept");
-        Ok(found.pairs)
+        let mod_revision = self.meta.revision + 1;
+        for latest in &found {
+            let key = latest.pair.key.clone();
+            lease::rehang(self.txn(), &key, latest.pair.lease, 0);
+            let dead = KeyValue { key, mod_revision, ..KeyValue::default() };
+            self.record(&Event { pair: dead, tombstone: true }, Some(latest));
+        }
+        Ok(found.into_iter().map(|latest| latest.pair).collect())
     }
 
     /// Ends a writing session: the revision moves on if something was written.
@@ -292,6 +340,25 @@ impl<'s, 'b> Mvcc<'s, 'b> {
         let bytes = (self.meta.bytes + self.added).saturating_sub(self.removed);
         let meta = Meta { revision: self.meta.revision + 1, bytes, ..self.meta };
         self.txn().put(layout::META_KEY, meta.encode());
+    }
+}
+
+// Where the live pairs of a span are stored.
+fn present(span: Span<'_>) -> (Bytes, Bytes) {
+    match span {
+        Span::One(_) => unreachable!("one key is looked up"),
+        Span::Between(from, to) => (layout::latest_key(from), layout::latest_key(to)),
+        Span::From(from) => (layout::latest_key(from), Bytes::from_static(layout::LATEST_END)),
+    }
+}
+
+// Where the versions of a span are stored that are no live pairs.
+fn past(span: Span<'_>) -> (Bytes, Bytes) {
+    let from_key = |key: &[u8]| layout::version_prefix(key).freeze();
+    match span {
+        Span::One(_) => unreachable!("one key is looked up"),
+        Span::Between(from, to) => (from_key(from), from_key(to)),
+        Span::From(from) => (from_key(from), Bytes::from_static(layout::VERSION_END)),
     }
 }
 

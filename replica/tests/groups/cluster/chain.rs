@@ -24,14 +24,14 @@ impl Machine for Chain {
         Ok(())
     }
 
-    fn apply(&mut self, txn: &mut Txn<'_>, _at: At, command: &[u8]) -> Result<Bytes, EngineError> {
+    fn apply(&mut self, txn: &mut Txn<'_>, _at: At, command: &Bytes) -> Result<Bytes, EngineError> {
         let durable = number(txn.get(b"count")?);
         assert_eq!(durable, self.count, "the cache is what the state says");
         self.count += 1;
         let mut digest = blake3::Hasher::new();
         digest.update(&txn.get(b"digest")?.unwrap_or_default());
         digest.update(command);
-        let key = [b"c/", command].concat();
+        let key = [b"c/", command.as_ref()].concat();
         let times = number(txn.get(&key)?) + 1;
         txn.put(key, Bytes::copy_from_slice(&times.to_be_bytes()));
         txn.put(&b"count"[..], Bytes::copy_from_slice(&self.count.to_be_bytes()));
