@@ -41,8 +41,9 @@ fn told(ran: &Ran) -> String {
     format!("{} {}{}", ran.code, ran.out, last_line(&ran.err))
 }
 
-/// A script over several endpoints in turn; what was told, without ids and revisions of its own.
-fn script(endpoints: &[String]) -> Vec<String> {
+/// A script over several endpoints in turn; how many puts there was room for, and what was told, without ids
+/// and revisions of its own.
+fn script(endpoints: &[String]) -> (usize, Vec<String>) {
     let at = |number: usize| endpoints[number % endpoints.len()].as_str();
     let mut lines = Vec::new();
     let mut full = None;
@@ -55,7 +56,6 @@ fn script(endpoints: &[String]) -> Vec<String> {
         }
     }
     let (puts, error) = full.expect("the quota is never exceeded");
-    assert!((4..=9).contains(&puts), "full after {puts} puts of 500,000 bytes");
     lines.push(error);
     let alarm = etcdctl(at(1), &["alarm", "list"]).expect(0).out;
     lines.push(alarm.split_whitespace().last().unwrap_or_default().to_owned());
@@ -77,7 +77,7 @@ fn script(endpoints: &[String]) -> Vec<String> {
     lines.push(told(&etcdctl(at(1), &["alarm", "list"])));
     lines.push(told(&put(at(1), "k", 500_000)));
     lines.push(told(&etcdctl(at(2), &["alarm", "list"])));
-    lines
+    (puts, lines)
 }
 
 #[test]
@@ -86,8 +86,10 @@ fn a_full_quota_is_told_lived_with_and_left_as_at_etcd() {
     cluster.reconfigure("quota_bytes = 2147483648", &format!("quota_bytes = {QUOTA_BYTES}"));
     let etcd = Etcd::start_with(&["--quota-backend-bytes", QUOTA_BYTES]);
     let zones = ["a1", "b1", "c1"].map(|node| cluster.field(node, "etcd"));
-    let ours = script(&zones);
-    let theirs = script(std::slice::from_ref(&etcd.endpoint));
+    let (puts, ours) = script(&zones);
+    // etcd counts what it has committed to its file, a tenth of a second later: how many it takes varies.
+    let (_, theirs) = script(std::slice::from_ref(&etcd.endpoint));
+    assert!((4..=9).contains(&puts), "full after {puts} puts of 500,000 bytes");
     assert_eq!(ours, theirs);
     assert!(ours[0].contains("mvcc: database space exceeded"), "{ours:?}");
     assert_eq!(ours[1], "alarm:NOSPACE");
