@@ -268,6 +268,10 @@ impl Driver {
     async fn claim_due(&mut self) -> Option<String> {
         for intent in self.intents() {
             let key = (intent.slot, intent.file);
+            // A clock that was set back makes a slot due again whose claims are not in view any more.
+            if self.placed.contains_key(&key) {
+                continue;
+            }
             let Some(entry) = self.entry(key) else { continue };
             let incarnation = self.identity.incarnation();
             if let Err(error) = off_the_path(|| self.stockroom.prepare(&entry, incarnation)) {
