@@ -18,7 +18,7 @@
 //!
 //! Not here: clocks agreeing. A wrong clock lets the wrong holder be first, never two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use kvsvr::api::{Compare, KeyValue};
@@ -105,6 +105,9 @@ pub struct Situation<'a> {
     pub holdings: &'a Holdings,
     /// The claims already made, as last seen.
     pub claims: &'a BTreeMap<(SlotNo, FileNo), ClaimRecord>,
+    /// What was put on this node's shelf since it started, closed files too. A clock that was set back
+    /// makes a slot due again whose claims are not in view any more.
+    pub shelved: &'a BTreeSet<(SlotNo, FileNo)>,
     /// When to claim.
     pub timing: ClaimTiming,
     /// This node's wall clock.
@@ -141,8 +144,9 @@ pub fn due(situation: &Situation<'_>) -> Vec<ClaimIntent> {
     for window in event.slots.iter().filter(|slot| in_window(slot, situation.timing, situation.now)) {
         for entry in situation.holdings.of(window.slot) {
             assert_eq!(entry.slot, window.slot, "a holding stands under another slot");
-            let claimed = situation.claims.contains_key(&(entry.slot, entry.no));
-            if !claimed && opens_at(situation, window, entry).is_some_and(|at| at <= situation.now) {
+            let key = (entry.slot, entry.no);
+            let taken = situation.claims.contains_key(&key) || situation.shelved.contains(&key);
+            if !taken && opens_at(situation, window, entry).is_some_and(|at| at <= situation.now) {
                 intents.push(intent(situation, entry));
             }
         }

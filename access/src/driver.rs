@@ -268,10 +268,6 @@ impl Driver {
     async fn claim_due(&mut self) -> Option<String> {
         for intent in self.intents() {
             let key = (intent.slot, intent.file);
-            // A clock that was set back makes a slot due again whose claims are not in view any more.
-            if self.placed.contains_key(&key) {
-                continue;
-            }
             let Some(entry) = self.entry(key) else { continue };
             let incarnation = self.identity.incarnation();
             if let Err(error) = off_the_path(|| self.stockroom.prepare(&entry, incarnation)) {
@@ -303,6 +299,7 @@ impl Driver {
     fn intents(&self) -> Vec<ClaimIntent> {
         let (Some(serving), Some(event)) = (self.current(), &self.view.event) else { return Vec::new() };
         let incarnation = self.identity.incarnation().to_string();
+        let shelved = self.placed.keys().copied().collect();
         due(&Situation {
             node: self.config.node,
             incarnation: &incarnation,
@@ -310,6 +307,7 @@ impl Driver {
             zones: &self.view.zones,
             holdings: &serving.build.holdings,
             claims: &self.view.claims,
+            shelved: &shelved,
             timing: self.config.timing,
             now: self.clock.now(),
         })

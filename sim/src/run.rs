@@ -53,6 +53,9 @@ const FAULTS_FROM_MS: u64 = 1_500;
 /// Simulated milliseconds that the run of this process has come to; read by a watchdog.
 pub static REACHED_MS: AtomicU64 = AtomicU64::new(0);
 
+/// How the line begins that a run says on its error output when something panics in it.
+pub const FIRST_PANIC: &str = "the first panic";
+
 /// What to run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -205,21 +208,28 @@ impl Options {
 #[must_use]
 pub fn stalled(seed: u64, options: &Options) -> Summary {
     let simulated_ms = REACHED_MS.load(Ordering::Relaxed);
-    let knobs = knobs(seed, options);
     let stands = format!("simulated time stands still at {simulated_ms} ms: a host computes and never waits");
+    Summary { simulated_ms, cpu_ms: cpu_ms(), ..unjudged(seed, options, stands) }
+}
+
+/// The summary of a run that came to no end of its own, for the reason `why`: no history was judged,
+/// and that is a broken run.
+#[must_use]
+pub fn unjudged(seed: u64, options: &Options, why: String) -> Summary {
+    let knobs = knobs(seed, options);
     Summary {
         seed,
         scenario: format!("{:?}", knobs.scenario).to_lowercase(),
         engine: knobs.engine.to_string(),
         mix: Vec::new(),
-        simulated_ms,
+        simulated_ms: 0,
         wall_ms: 0,
-        cpu_ms: cpu_ms(),
+        cpu_ms: 0,
         speed: 0.0,
         operations: 0,
         faults: BTreeMap::new(),
         lost_writes: 0,
-        invariants: vec![judge::hosts(&Ending::Broke(stands))],
+        invariants: vec![judge::hosts(&Ending::Broke(why))],
         ok: false,
         trace: String::new(),
         trace_lines: 0,
@@ -383,7 +393,7 @@ fn catch_first_panic() -> Arc<Mutex<Option<String>>> {
             let message = panic.payload_as_str().unwrap_or("no message");
             let panic = format!("panic at {place}: {message}");
             // At once: what is dropped after it may panic again, and that ends the process.
-            eprintln!("the first panic, at {} ms: {panic}", time::elapsed_ms());
+            eprintln!("{FIRST_PANIC}, at {} ms: {panic}", time::elapsed_ms());
             *first = Some(panic);
         }
     }));

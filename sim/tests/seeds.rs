@@ -44,3 +44,23 @@ fn a_broken_invariant_ends_with_exit_code_11_and_the_command_that_repeats_it() {
     assert_eq!(ran.status.code(), Some(11), "{said}");
     assert!(said.contains("replay: hongbao-sim run --seed 3 --mutant delete-forgotten"), "{said}");
 }
+
+#[test]
+fn a_seed_that_ends_without_a_verdict_is_a_broken_one_and_has_its_line() {
+    let program = env!("CARGO_BIN_EXE_hongbao-sim");
+    // Less memory (in KiB) than a run needs: it is aborted, as by a panic while a panic is handled.
+    let starved = format!("ulimit -v 150000; exec {program} run --seed 1 --seeds 2 --jobs 1 -o json");
+    let ran = Command::new("sh").args(["-c", &starved]).output().expect("a shell starts");
+    let said = text(&ran);
+    assert_eq!(ran.status.code(), Some(11), "{said}");
+    let printed = String::from_utf8_lossy(&ran.stdout);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 2, "one object a seed: {said}");
+    for (line, seed) in lines.iter().zip(1..) {
+        let summary: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(summary["ok"], false, "{said}");
+        assert_eq!(summary["replay"], format!("hongbao-sim run --seed {seed}"), "{said}");
+        let why = summary["invariants"][0]["detail"].as_str().expect("a sentence");
+        assert!(why.contains("SIGABRT"), "{said}");
+    }
+}

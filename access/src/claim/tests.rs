@@ -16,6 +16,7 @@ struct Scene {
     zones: BTreeMap<ZoneId, Seen<ZoneRecord>>,
     roster: Roster,
     claims: BTreeMap<(SlotNo, FileNo), ClaimRecord>,
+    shelved: BTreeSet<(SlotNo, FileNo)>,
 }
 
 fn window(slot: u16, start: u64, end: u64) -> SlotWindow {
@@ -38,6 +39,7 @@ fn scene() -> Scene {
         zones: BTreeMap::new(),
         roster: roster(&[(0, &["a1", "b1", "c1"], 10), (1, &["a1", "b1", "c1"], 10)]),
         claims: BTreeMap::new(),
+        shelved: BTreeSet::new(),
     }
 }
 
@@ -68,6 +70,7 @@ impl Scene {
             zones: &self.zones,
             holdings: &holdings,
             claims: &self.claims,
+            shelved: &self.shelved,
             timing: TIMING,
             now: UnixMs(now),
         })
@@ -130,6 +133,15 @@ fn what_is_claimed_or_closed_is_not_claimed_again() {
     scene.claims.clear();
     scene.event.record.state = EventState::Closed;
     assert_eq!(scene.slots("a1", 1_500), [0u16; 0]);
+}
+
+#[test]
+fn a_clock_set_back_over_a_slots_end_claims_nothing_again() {
+    let mut scene = scene();
+    assert_eq!(scene.slots("a1", 1_950), [0, 1]);
+    // Claimed, served, closed at 2_000; the claim left the view with its slot. Then the clock is set back.
+    scene.shelved.insert((SlotNo(0), FileNo(0)));
+    assert_eq!(scene.slots("a1", 1_950), [1]);
 }
 
 #[test]

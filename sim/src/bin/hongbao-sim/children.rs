@@ -1,7 +1,7 @@
 //! Seeds in processes of their own.
 //!
-//! Invariant: a child that does not print a summary is a failure of that seed, with what it said
-//! last.
+//! Invariant: a child that ends without a summary is a broken seed, with what it said last, and has a
+//! summary like every other; one that could not begin is a failure.
 //!
 //! Not here: what a seed does.
 
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use deploy::failure::{Context, Exit, Failure};
 use sim::fabric::rocks::Scratch;
-use sim::run::Summary;
+use sim::run::{FIRST_PANIC, Summary, unjudged};
 
 use super::What;
 
@@ -20,6 +20,9 @@ const ALLOCATOR: (&str, &str) = (
     "GLIBC_TUNABLES",
     "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864",
 );
+
+/// The status of a process whose main thread panicked.
+const PANICKED: i32 = 101;
 
 /// Runs a seed in a child and waits for its summary.
 pub fn run(seed: u64, what: &What, trace: Option<&Path>) -> Result<Summary, Failure> {
@@ -54,13 +57,24 @@ pub fn run(seed: u64, what: &What, trace: Option<&Path>) -> Result<Summary, Fail
     let _ = std::fs::remove_dir_all(&scratch);
     let printed = String::from_utf8_lossy(&output.stdout);
     let last = printed.lines().last().unwrap_or_default();
-    serde_json::from_str(last).map_err(|error| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let tail: Vec<&str> = said.lines().rev().take(12).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        Failure::new(
-            Exit::Error,
-            format!("seed {seed} gave no summary ({error}; {}):\n{}", output.status, tail.join("\n")),
-        )
-    })
+    if let Ok(summary) = serde_json::from_str(last) {
+        return Ok(summary);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        // Its own words about what it was given.
+        Some(code) if code != PANICKED => {
+            Err(Failure::new(Exit::Error, format!("seed {seed} gave no summary:\n{}", tail(&said))))
+        }
+        _ => {
+            let first = said.lines().find(|line| line.starts_with(FIRST_PANIC));
+            let why = first.map_or_else(|| tail(&said), ToOwned::to_owned);
+            Ok(unjudged(seed, &what.options()?, format!("the run ended ({}): {why}", output.status)))
+        }
+    }
+}
+
+fn tail(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
 }

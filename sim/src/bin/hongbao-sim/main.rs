@@ -166,6 +166,20 @@ impl What {
         What { calm: false, schedule: None, drill: None, mutant: None, habitat: None, engine: None, filter }
     }
 
+    /// Reads the files it names.
+    fn options(&self) -> Result<Options, Failure> {
+        Ok(Options {
+            schedule: self.schedule.as_deref().map(read_schedule).transpose()?,
+            calm: self.calm,
+            drill: self.drill.as_deref().map(drills::read).transpose()?,
+            drill_file: self.drill.clone(),
+            mutant: self.mutant,
+            habitat: self.habitat,
+            engine: self.engine,
+            scratch: None,
+        })
+    }
+
     /// A drill, as it is written.
     fn of_drill(path: &std::path::Path) -> What {
         What { drill: Some(path.to_owned()), ..What::ordinary() }
@@ -193,28 +207,14 @@ fn main() -> ExitCode {
 
 /// Runs one seed here, prints its summary as one line of JSON.
 fn child(args: &ChildArgs) -> Result<(), Failure> {
-    let schedule = match &args.what.schedule {
-        Some(path) => Some(read_schedule(path)?),
-        None => None,
-    };
-    let drill = args.what.drill.as_deref().map(drills::read).transpose()?;
-    let options = Options {
-        schedule,
-        calm: args.what.calm,
-        drill,
-        drill_file: args.what.drill.clone(),
-        mutant: args.what.mutant,
-        habitat: args.what.habitat,
-        engine: args.what.engine,
-        scratch: args.scratch.clone(),
-    };
+    let options = Options { scratch: args.scratch.clone(), ..args.what.options()? };
     // Whatever uses a library of ours or others does so in simulated time from here on.
     time::enter(args.seed);
     trace::begin(args.trace.as_deref(), &args.what.filter).context(Exit::Usage, "beginning the trace")?;
     // The pool of reconcile, without threads: parts are done in order.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global();
     pool.context(Exit::Error, "making a pool")?;
-    watch_over(args);
+    watch_over(args.seed, options.clone());
     let summary = run::run(args.seed, &options)?;
     println!("{}", serde_json::to_string(&summary).context(Exit::Error, "writing the summary")?);
     // What the hosts hold was left as it is: the process ends without cleaning up after them.
@@ -222,10 +222,7 @@ fn child(args: &ChildArgs) -> Result<(), Failure> {
 }
 
 /// Ends the process when simulated time does not move although a lot is computed.
-fn watch_over(args: &ChildArgs) {
-    let seed = args.seed;
-    let What { calm, mutant, habitat, engine, .. } = args.what;
-    let options = Options { calm, mutant, habitat, engine, ..Options::default() };
+fn watch_over(seed: u64, options: Options) {
     // A thread that is not simulated: it sees the real clock.
     std::thread::spawn(move || {
         let (mut reached_ms, mut since_cpu_ms) = (0, run::cpu_ms());
