@@ -10,6 +10,7 @@
 //!
 //! Not here: making processes (main), what is judged how (judge.rs).
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -394,6 +395,10 @@ fn catch_first_panic() -> Arc<Mutex<Option<String>>> {
             let panic = format!("panic at {place}: {message}");
             // At once: what is dropped after it may panic again, and that ends the process.
             eprintln!("{FIRST_PANIC}, at {} ms: {panic}", time::elapsed_ms());
+            let stack = Backtrace::capture();
+            if stack.status() == BacktraceStatus::Captured {
+                eprintln!("{stack}");
+            }
             *first = Some(panic);
         }
     }));

@@ -91,11 +91,9 @@ impl Nemesis {
                 self.lose(sim, Loss { between, percent: *percent, until_ms: now_ms + for_ms });
                 happens
             }
-            Action::Latency { between, and, max_ms, .. } => {
+            Action::Latency { between, and, min_ms, max_ms } => {
                 for (one, other) in pairs(&self.hosts(between), &self.hosts(and)) {
-                    if one != other {
-                        sim.set_link_max_message_latency(one, other, Duration::from_millis(*max_ms));
-                    }
+                    set_latency(sim, &one, &other, (*min_ms, *max_ms));
                 }
                 true
             }
@@ -134,9 +132,7 @@ impl Nemesis {
             self.links.mend(&one, &other, Reason::Fault);
             self.links.mend(&other, &one, Reason::Fault);
             self.links.release(&one, &other);
-            if one != other {
-                sim.set_link_max_message_latency(one, other, Duration::from_millis(self.latency_ms.1));
-            }
+            set_latency(sim, &one, &other, self.latency_ms);
         }
         self.links.tell(sim);
         true
@@ -147,5 +143,68 @@ impl Nemesis {
             self.links.cut(&one, &other, Reason::Fault);
             self.links.cut(&other, &one, Reason::Fault);
         }
+    }
+}
+
+/// Messages between two hosts take from `min` to `max` milliseconds from now on. The most alone must not
+/// be set: below the least that the network has, turmoil panics at the next message.
+fn set_latency(sim: &turmoil::Sim<'_>, one: &str, other: &str, (min, max): (u64, u64)) {
+    assert!(min <= max, "a message takes at least {min} and at most {max} ms");
+    if one != other {
+        sim.set_link_latency(one, other, Duration::from_millis(min));
+        sim.set_link_max_message_latency(one, other, Duration::from_millis(max));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use turmoil::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// The longest and the shortest of some round trips, in milliseconds, over a link whose messages take
+    /// `latency`, in a network whose messages take 5 to 9.
+    fn round_trips(latency: (u64, u64)) -> (u64, u64) {
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(1)
+            .min_message_latency(Duration::from_millis(5))
+            .max_message_latency(Duration::from_millis(9))
+            .build();
+        sim.host("echo", || async {
+            let listener = TcpListener::bind(("0.0.0.0", 1)).await?;
+            let (mut caller, _) = listener.accept().await?;
+            loop {
+                let byte = caller.read_u8().await?;
+                caller.write_u8(byte).await?;
+            }
+        });
+        let (told, trips) = std::sync::mpsc::channel();
+        sim.client("caller", async move {
+            let mut echo = TcpStream::connect("echo:1").await?;
+            for _ in 0..20 {
+                let sent = tokio::time::Instant::now();
+                echo.write_u8(7).await?;
+                echo.read_u8().await?;
+                told.send(u64::try_from(sent.elapsed().as_millis())?)?;
+            }
+            Ok(())
+        });
+        set_latency(&sim, "caller", "echo", latency);
+        sim.run().expect("twenty round trips");
+        let trips: Vec<u64> = trips.try_iter().collect();
+        (*trips.iter().min().expect("some"), *trips.iter().max().expect("some"))
+    }
+
+    #[test]
+    fn messages_take_no_less_and_no_more_than_was_asked_for() {
+        let (least, most) = round_trips((100, 120));
+        assert!(200 <= least && most <= 250, "{least} to {most} ms there and back");
+    }
+
+    #[test]
+    fn a_link_may_be_faster_than_the_network() {
+        let (least, most) = round_trips((1, 2));
+        assert!(2 <= least && most < 10, "{least} to {most} ms there and back");
     }
 }
