@@ -14,7 +14,7 @@
 //! and manifests are left as they are: RocksDB syncs them before it refers to them, which its own crash
 //! tests cover; an interposed file system would cover it here (see docs/adr/0013).
 //!
-//! More: `CRASH_RESTARTS=2000 CRASH_SEED=7 cargo nextest run -p replica --test crash`.
+//! More: `CRASH_RESTARTS=2000 CRASH_SEED=7 cargo nextest run --profile long -p replica --test crash`.
 
 mod child;
 mod cut;

@@ -349,7 +349,7 @@ fn seeds() -> std::ops::Range<u64> {
     first..first + read("POWER_SEEDS").unwrap_or(4)
 }
 
-/// More: `POWER_SEED=1000 POWER_SEEDS=500 cargo nextest run -p replica --test power`.
+/// More: `POWER_SEED=1000 POWER_SEEDS=500 cargo nextest run --profile long -p replica power`.
 #[test]
 fn no_acknowledged_write_is_lost_when_all_nodes_lose_power_at_once() {
     let (mut acknowledged, mut taken) = (0, 0);
