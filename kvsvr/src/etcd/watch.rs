@@ -213,6 +213,7 @@ where
             };
             let hub = Arc::clone(self.subscription.hub());
             let responses = self.session.deliver(&page, &mut |change| hub.before(change));
+            let responses = responses.map_err(|error| End::With(storage(error)))?;
             from = page.through + 1;
             self.send_all(responses).await?;
         }
@@ -226,6 +227,7 @@ where
         match hub.replay(from).map_err(|error| End::With(storage(error)))? {
             Ok(page) => {
                 let responses = self.session.deliver_behind(&page, &mut |change| hub.before(change));
+                let responses = responses.map_err(|error| End::With(storage(error)))?;
                 self.send_all(responses).await
             }
             Err(revision) => {

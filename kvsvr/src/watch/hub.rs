@@ -189,16 +189,16 @@ impl Hub {
         })
     }
 
-    /// The pair before a change. When it cannot be read it is left out, as when it is not kept.
-    pub fn before(&self, change: &Change) -> Option<KeyValue> {
-        let look = || match read_with(&*self.group, |view| history::before(view, &change.event)) {
-            Ok(pair) => pair,
-            Err(error) => {
-                tracing::error!(%error, "the pair before an event cannot be read");
-                None
-            }
-        };
-        change.before.get_or_init(look).clone()
+    /// The pair before a change; `None` when there was none, or it is not kept any more.
+    ///
+    /// # Errors
+    /// [`EngineError`]: that it cannot be read does not mean that it was not there.
+    pub fn before(&self, change: &Change) -> Result<Option<KeyValue>, EngineError> {
+        if let Some(known) = change.before.get() {
+            return Ok(known.clone());
+        }
+        let pair = read_with(&*self.group, |view| history::before(view, &change.event))?;
+        Ok(change.before.get_or_init(|| pair).clone())
     }
 }
 

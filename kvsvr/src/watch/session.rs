@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use prost::Message;
+use replica::engine::EngineError;
 
 use super::interests::Interests;
 use super::span::Span;
@@ -34,7 +35,7 @@ const NO_WATCH: i64 = -1;
 const PROGRESS_QUESTIONS_MAX: usize = 64;
 
 /// Looks up the pair before an event.
-pub(crate) type Before<'l> = &'l mut dyn FnMut(&Change) -> Option<KeyValue>;
+pub(crate) type Before<'l> = &'l mut dyn FnMut(&Change) -> Result<Option<KeyValue>, EngineError>;
 
 #[derive(Debug)]
 struct Watch {
@@ -170,7 +171,10 @@ impl Session {
     }
 
     /// Gives the live watches a page that follows what they have seen.
-    pub fn deliver(&mut self, page: &Page, before: Before<'_>) -> Vec<WatchResponse> {
+    ///
+    /// # Errors
+    /// What `before` says. The stream has to end: what was not told is not told later.
+    pub fn deliver(&mut self, page: &Page, before: Before<'_>) -> Result<Vec<WatchResponse>, EngineError> {
         let mut wanted: BTreeMap<i64, Vec<Arc<Change>>> = BTreeMap::new();
         for change in page.changes.iter().filter(|change| change.revision() > self.seen) {
             self.live.each(&change.event.pair.key, &mut |id| {
@@ -180,9 +184,9 @@ impl Session {
         self.skip_to(page.through);
         let mut responses = Vec::with_capacity(wanted.len());
         for (id, changes) in wanted {
-            self.tell(id, &changes, page.through, before, &mut responses);
+            self.tell(id, &changes, page.through, before, &mut responses)?;
         }
-        responses
+        Ok(responses)
     }
 
     /// Some of what the live watches have not seen cannot be had as a page any more, from `first`
@@ -208,7 +212,14 @@ impl Session {
     }
 
     /// Gives the watches that are behind a page that begins at `behind_from`.
-    pub fn deliver_behind(&mut self, page: &Page, before: Before<'_>) -> Vec<WatchResponse> {
+    ///
+    /// # Errors
+    /// As [`Session::deliver`].
+    pub fn deliver_behind(
+        &mut self,
+        page: &Page,
+        before: Before<'_>,
+    ) -> Result<Vec<WatchResponse>, EngineError> {
         let mut responses = Vec::new();
         for id in self.behind.clone() {
             let watch = &self.watches[&id];
@@ -217,7 +228,7 @@ impl Session {
             }
             let changes = page.changes.iter().filter(|change| watch.span.contains(&change.event.pair.key));
             let changes: Vec<Arc<Change>> = changes.cloned().collect();
-            self.tell(id, &changes, page.through, before, &mut responses);
+            self.tell(id, &changes, page.through, before, &mut responses)?;
             let watch = self.watches.get_mut(&id).expect("it was just told");
             watch.next = page.through + 1;
             if page.through >= self.seen {
@@ -225,7 +236,7 @@ impl Session {
                 self.live.add(&watch.span, id);
             }
         }
-        responses
+        Ok(responses)
     }
 
     /// What is below `revision` is gone: ends the watches that still wanted it.
@@ -246,7 +257,7 @@ impl Session {
         through: i64,
         before: Before<'_>,
         responses: &mut Vec<WatchResponse>,
-    ) {
+    ) -> Result<(), EngineError> {
         let watch = self.watches.get_mut(&id).expect("only watches that are there are told");
         let mut events = Vec::with_capacity(changes.len());
         for change in changes.iter().filter(|change| change.revision() >= watch.next) {
@@ -256,12 +267,12 @@ impl Session {
                 continue;
             }
             let kind = if deleted { EventType::Delete } else { EventType::Put };
-            let prev_kv = if watch.prev_kv { before(change) } else { None };
+            let prev_kv = if watch.prev_kv { before(change)? } else { None };
             events.push(Event { r#type: kind as i32, kv: Some(change.event.pair.clone()), prev_kv });
         }
         watch.next = watch.next.max(through + 1);
         if events.is_empty() {
-            return;
+            return Ok(());
         }
         watch.told = true;
         let whole = WatchResponse { events, ..response(through, id) };
@@ -270,6 +281,7 @@ impl Session {
         } else {
             responses.push(whole);
         }
+        Ok(())
     }
 
     /// The client wants to know how far the stream is, when the store is at `newest`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use replica::engine::EngineError;
 
 use super::{Change, Page, Session, Span};
 use crate::machine::control::Event;
@@ -138,7 +139,7 @@ impl World {
             Step::Live(revisions) => {
                 while self.session.seen() < self.newest {
                     let page = self.page(self.session.seen() + 1, revisions);
-                    let told = self.session.deliver(&page, &mut |_| None);
+                    let told = self.session.deliver(&page, &mut |_| Ok(None)).expect("told");
                     self.hear(told);
                 }
             }
@@ -146,7 +147,7 @@ impl World {
             Step::Behind(revisions) => {
                 if let Some(from) = self.session.behind_from() {
                     let page = self.page(from, revisions);
-                    let told = self.session.deliver_behind(&page, &mut |_| None);
+                    let told = self.session.deliver_behind(&page, &mut |_| Ok(None)).expect("told");
                     self.hear(told);
                 }
             }
@@ -251,7 +252,8 @@ fn a_large_response_comes_in_parts_where_that_was_allowed() {
             ..WatchCreateRequest::default()
         };
         assert!(session.create(&request, 1).1);
-        let told = session.deliver(&Page { changes: changes.clone(), through: 2 }, &mut |_| None);
+        let told =
+            session.deliver(&Page { changes: changes.clone(), through: 2 }, &mut |_| Ok(None)).expect("told");
         let sizes: Vec<usize> = told.iter().map(|part| part.events.len()).collect();
         assert_eq!(sizes, expected);
         let keys: Vec<Bytes> =
@@ -268,4 +270,34 @@ fn a_large_response_comes_in_parts_where_that_was_allowed() {
     check(true, 300, &[2, 2, 2, 2, 2]);
     check(true, 1, &[1; 10]);
     check(true, 1 << 20, &[10]);
+}
+
+/// Found by seed 83585: the pair was on a rotten block, and the event said that there had been none.
+#[test]
+fn a_pair_before_that_cannot_be_read_is_an_error_and_not_left_out() {
+    let all = Bytes::from_static(b"\0");
+    let check = |start_revision: i64, seen: i64| {
+        let mut session = Session::new(seen, 1 << 20);
+        let request = WatchCreateRequest {
+            key: all.clone(),
+            range_end: all.clone(),
+            start_revision,
+            prev_kv: true,
+            ..WatchCreateRequest::default()
+        };
+        assert!(session.create(&request, seen).1);
+        let pair = KeyValue { key: "k".into(), mod_revision: 5, ..KeyValue::default() };
+        let change = Change::new(Event { pair, tombstone: true });
+        let page = Page { changes: vec![change], through: 5 };
+        let rotten = &mut |_: &Change| Err(EngineError::Corrupt("a block".to_owned()));
+        match session.behind_from() {
+            Some(from) => {
+                assert_eq!(from, start_revision);
+                session.deliver_behind(&page, rotten)
+            }
+            None => session.deliver(&page, rotten),
+        }
+    };
+    assert!(check(5, 6).is_err(), "a watch that is behind");
+    assert!(check(0, 4).is_err(), "a live watch");
 }
