@@ -131,6 +131,25 @@ pub enum UnitOutcome {
     },
 }
 
+/// What became of an ingest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IngestOutcome {
+    /// Every pair is there.
+    Done {
+        /// Pairs that were written.
+        written: u64,
+        /// Pairs that were there already.
+        present: u64,
+    },
+    /// This key holds another value. Nothing of its file was written; files before it were.
+    Conflict {
+        /// The key.
+        key: Bytes,
+        /// What it holds.
+        found: Bytes,
+    },
+}
+
 /// Names one value of a data group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DataKey {
@@ -175,6 +194,11 @@ pub trait Kv: Send + Sync + 'static {
     /// Makes many units; they are independent of each other and answered in order. Each group
     /// gets one proposal per call. Repeating a unit is the caller's decision.
     async fn write(&self, units: Vec<Unit>) -> Vec<Result<UnitOutcome, KvError>>;
+
+    /// Brings many pairs into the data groups: sorted files, each of which is there afterwards with all its
+    /// pairs or with none. Ends with the first file that is not. No value that was there is replaced, so
+    /// that an ingest may be repeated whatever became of it.
+    async fn ingest(&self, pairs: Vec<(DataKey, Bytes)>) -> Result<IngestOutcome, KvError>;
 
     /// Reads many values, answered in order.
     async fn read(&self, keys: Vec<DataKey>) -> Result<Vec<Option<Bytes>>, KvError>;

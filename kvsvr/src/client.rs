@@ -17,6 +17,7 @@
 mod attempt;
 #[cfg(all(test, feature = "server"))]
 mod client_test;
+mod ingest;
 mod stream;
 mod watch;
 
@@ -36,7 +37,8 @@ use world::net::Net;
 
 use self::attempt::{Effect, Router};
 use crate::api::{
-    Compare, ControlOp, DataKey, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit, UnitOutcome,
+    Compare, ControlOp, DataKey, IngestOutcome, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit,
+    UnitOutcome,
 };
 use crate::limits::{
     BATCH_GET_KEYS_MAX, CALL_DEADLINE, SCAN_PAGE_BYTES_MAX, SCAN_PAIRS_MAX, WRITE_UNITS_MAX,
@@ -208,6 +210,10 @@ impl Kv for Client {
             }
         }
         outcomes.into_iter().map(|outcome| outcome.expect("every unit is in one group")).collect()
+    }
+
+    async fn ingest(&self, pairs: Vec<(DataKey, Bytes)>) -> Result<IngestOutcome, KvError> {
+        self.ingest_all(pairs).await
     }
 
     async fn read(&self, keys: Vec<DataKey>) -> Result<Vec<Option<Bytes>>, KvError> {

@@ -25,6 +25,10 @@ impl KvGroup for Leaving {
         reply
     }
 
+    async fn propose_attached(&self, command: Bytes, content: Bytes) -> Result<Bytes, ProposeError> {
+        self.0.propose_attached(command, content).await
+    }
+
     async fn read_barrier(&self) -> Result<(), ReadError> {
         self.0.read_barrier().await
     }

@@ -17,6 +17,9 @@ pub trait KvGroup: Send + Sync + 'static {
     /// Has a command replicated and applied; answers the machine's reply.
     async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError>;
 
+    /// The same with more content than a command may have, as part of it.
+    async fn propose_attached(&self, command: Bytes, content: Bytes) -> Result<Bytes, ProposeError>;
+
     /// Returns when a read that follows is linearizable.
     async fn read_barrier(&self) -> Result<(), ReadError>;
 

@@ -25,6 +25,7 @@ pub mod outcome;
 pub mod peers;
 pub mod refusal;
 pub mod route;
+pub mod sorted;
 mod translate;
 pub mod wire;
 

@@ -17,6 +17,10 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const WRITE_UNITS_MAX: usize = 4_096;
 /// Operations in one unit.
 pub const UNIT_OPS_MAX: usize = 256;
+/// Bytes of one file of an ingest. It is applied at once, and nothing else of its group meanwhile.
+pub const INGEST_FILE_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of one message that carries part of it.
+pub const INGEST_PIECE_BYTES: usize = 512 * 1024;
 /// Length of a data key.
 pub const DATA_KEY_BYTES_MAX: usize = 4 * 1024;
 /// Length of a data value.
@@ -70,6 +74,8 @@ pub const WATCH_OPEN_PATIENCE: Duration = Duration::from_millis(1_000);
 pub const RETRY_PAUSE: Duration = Duration::from_millis(40);
 
 const _: () = assert!(MESSAGE_BYTES_MAX > CONTROL_REQUEST_BYTES_MAX);
+const _: () = assert!(DATA_KEY_BYTES_MAX + DATA_VALUE_BYTES_MAX + 8 <= INGEST_FILE_BYTES);
+const _: () = assert!(INGEST_PIECE_BYTES < MESSAGE_BYTES_MAX);
 const _: () = assert!(world::mux::MESSAGE_BYTES + CONTROL_REQUEST_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(SCAN_PAGE_BYTES_MAX + DATA_VALUE_BYTES_MAX < ANSWER_BYTES_MAX);
 const _: () = assert!(DATA_VALUE_BYTES_MAX + DATA_KEY_BYTES_MAX < MESSAGE_BYTES_MAX);

@@ -17,6 +17,10 @@ impl<M: Machine> KvGroup for Group<M> {
         Group::propose(self, command).await
     }
 
+    async fn propose_attached(&self, command: Bytes, content: Bytes) -> Result<Bytes, ProposeError> {
+        Group::propose_attached(self, command, content).await
+    }
+
     async fn read_barrier(&self) -> Result<(), ReadError> {
         Group::read_barrier(self).await
     }

@@ -22,8 +22,10 @@ use replica::machine::{At, Machine, Txn};
 use world::{NodeId, UnixMs, ZoneId};
 
 use crate::api::{
-    Compare, ControlOp, DataKey, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit, UnitOutcome,
+    Compare, ControlOp, DataKey, IngestOutcome, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit,
+    UnitOutcome,
 };
+use crate::limits::INGEST_FILE_BYTES;
 use crate::machine::control::{self, ControlMachine, Fault};
 use crate::machine::data::{self, DataMachine};
 use crate::machine::encode_command;
@@ -31,7 +33,8 @@ use crate::route::data_group;
 use crate::translate;
 use crate::wire::native::control_command::Command;
 use crate::wire::native::control_reply::Reply;
-use crate::wire::native::{Author, ControlCommand, ControlReply, DataCommand, WriteResponse};
+use crate::wire::native::data_command::Ingest;
+use crate::wire::native::{Author, ControlCommand, ControlReply, DataCommand, IngestReply, WriteResponse};
 
 /// An ordered key space in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,12 +89,13 @@ pub struct LocalMachine<M> {
     machine: M,
     view: MemoryView,
     applied: u64,
+    attached: Option<Bytes>,
 }
 
 impl<M: Machine> LocalMachine<M> {
     /// A group with nothing in it.
     pub fn new(machine: M) -> LocalMachine<M> {
-        LocalMachine { machine, view: MemoryView::default(), applied: 0 }
+        LocalMachine { machine, view: MemoryView::default(), applied: 0, attached: None }
     }
 
     /// Applies a command as the next log entry.
@@ -104,6 +108,17 @@ impl<M: Machine> LocalMachine<M> {
         self.apply_from(leader, 1, command)
     }
 
+    /// The same with something attached; nothing is none.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the machine gives up.
+    pub fn apply_attached(&mut self, command: &Bytes, content: Bytes) -> Result<Bytes, EngineError> {
+        self.attached = Some(content).filter(|content| !content.is_empty());
+        let reply = self.apply(command);
+        self.attached = None;
+        reply
+    }
+
     /// The same, as an entry that this leader proposed in this term.
     ///
     /// # Errors
@@ -112,6 +127,7 @@ impl<M: Machine> LocalMachine<M> {
         self.applied += 1;
         let at = At { index: self.applied, term, leader, now: UnixMs(self.applied) };
         let mut txn = Txn::new(&self.view);
+        txn.attach(self.attached.clone());
         let reply = self.machine.apply(&mut txn, at, command)?;
         let writes = txn.into_writes();
         self.view.commit(writes);
@@ -241,7 +257,7 @@ impl Kv for LocalKv {
         let mut outcomes: Vec<Option<Result<UnitOutcome, KvError>>> = vec![None; units.len()];
         for (group, numbers) in by_group {
             let wire = numbers.iter().map(|number| translate::unit_to_wire(&units[*number])).collect();
-            let command = encode_command(&DataCommand { units: wire });
+            let command = encode_command(&DataCommand { units: wire, ingest: None });
             let applied = self.data[group].write().apply(&command).map_err(broken);
             let replies = applied.map(|reply| decode::<WriteResponse>(&reply).replies);
             for (place, number) in numbers.into_iter().enumerate() {
@@ -251,6 +267,19 @@ impl Kv for LocalKv {
             }
         }
         outcomes.into_iter().map(|outcome| outcome.expect("every unit is in one group")).collect()
+    }
+
+    async fn ingest(&self, pairs: Vec<(DataKey, Bytes)>) -> Result<IngestOutcome, KvError> {
+        self.refuse_unless_unknown()?;
+        let command = encode_command(&DataCommand { ingest: Some(Ingest {}), ..DataCommand::default() });
+        let mut sum = (0, 0);
+        for (group, file) in translate::ingest_files(pairs, self.data_groups(), INGEST_FILE_BYTES)? {
+            let reply = self.data[group as usize].write().apply_attached(&command, file).map_err(broken)?;
+            let outcome = translate::ingest_outcome(decode::<IngestReply>(&reply))?;
+            let IngestOutcome::Done { written, present } = outcome else { return Ok(outcome) };
+            sum = (sum.0 + written, sum.1 + present);
+        }
+        self.fault().map_or(Ok(IngestOutcome::Done { written: sum.0, present: sum.1 }), Err)
     }
 
     async fn read(&self, keys: Vec<DataKey>) -> Result<Vec<Option<Bytes>>, KvError> {

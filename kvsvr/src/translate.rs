@@ -4,9 +4,15 @@
 //! Invariant: what the API promises is asked of the machine here, in the request; nothing is
 //! decided after the answer.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
-use crate::api::{self, Compare, ControlOp, DataOp, KvError, RangePage, TxnOutcome, UnitOutcome};
+use crate::api::{
+    self, Compare, ControlOp, DataOp, IngestOutcome, KvError, RangePage, TxnOutcome, UnitOutcome,
+};
+use crate::route::data_group;
+use crate::sorted;
 use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::wire::etcdserverpb::request_op::Request;
 use crate::wire::etcdserverpb::response_op::Response;
@@ -15,9 +21,10 @@ use crate::wire::etcdserverpb::{
     TxnRequest, TxnResponse,
 };
 use crate::wire::mvccpb;
+use crate::wire::native::ingest_reply::{self, Ingested};
 use crate::wire::native::op::{Add, CompareAndSet, Delete, InsertIfAbsent, Op as Kind, Put};
 use crate::wire::native::unit_reply::Outcome;
-use crate::wire::native::{Op, Unit, UnitReply};
+use crate::wire::native::{IngestReply, Op, Unit, UnitReply};
 
 /// An answer that is not what the protocol says. The other side runs another program.
 pub(crate) fn malformed(what: &str) -> String {
@@ -46,6 +53,38 @@ fn prefix_end(prefix: &[u8]) -> Bytes {
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;
     end.into()
+}
+
+/// Pairs as files of their groups.
+pub(crate) fn ingest_files(
+    pairs: Vec<(api::DataKey, Bytes)>,
+    data_groups: u32,
+    bytes_max: usize,
+) -> Result<Vec<(u32, Bytes)>, KvError> {
+    let mut groups: BTreeMap<u32, sorted::Pairs> = BTreeMap::new();
+    for (key, value) in pairs {
+        groups.entry(data_group(&key.partition, data_groups)).or_default().push((key.key, value));
+    }
+    let mut files = Vec::new();
+    for (group, pairs) in groups {
+        let cut = sorted::files(pairs, bytes_max).map_err(KvError::Refused)?;
+        files.extend(cut.into_iter().map(|file| (group, file)));
+    }
+    Ok(files)
+}
+
+/// What became of one file.
+pub(crate) fn ingest_outcome(reply: IngestReply) -> Result<IngestOutcome, KvError> {
+    match reply.outcome {
+        Some(ingest_reply::Outcome::Ingested(Ingested { written, present })) => {
+            Ok(IngestOutcome::Done { written, present })
+        }
+        Some(ingest_reply::Outcome::Conflict(ingest_reply::Conflict { key, found })) => {
+            Ok(IngestOutcome::Conflict { key, found })
+        }
+        Some(ingest_reply::Outcome::Refused(reason)) => Err(KvError::Refused(reason)),
+        None => Err(KvError::Unknown(malformed("no outcome"))),
+    }
 }
 
 /// A control transaction: on failure it reads the keys of the conditions.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
-use kvsvr::api::{DataKey, DataOp, Kv, KvError, Unit, UnitOutcome};
+use kvsvr::api::{DataKey, DataOp, IngestOutcome, Kv, KvError, Unit, UnitOutcome};
 
 /// Units of one write.
 const UNITS_PER_WRITE: usize = 1_000;
@@ -117,6 +117,20 @@ async fn write_part(kv: &dyn Kv, units: Vec<Unit>) -> Result<Vec<Landed>, BulkEr
         }
     }
     Ok(landed.into_iter().map(|landed| landed.expect("the last attempt answers or fails")).collect())
+}
+
+/// Ingests pairs, again until the outcome is known: nothing is replaced by it.
+pub(crate) async fn ingest(kv: &dyn Kv, pairs: Vec<(DataKey, Bytes)>) -> Result<IngestOutcome, KvError> {
+    let mut pause = PAUSE;
+    for _ in 1..ATTEMPTS_MAX {
+        match kv.ingest(pairs.clone()).await {
+            Err(KvError::Unavailable(_) | KvError::Unknown(_)) => {}
+            known => return known,
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    kv.ingest(pairs).await
 }
 
 /// Reads values, repeating what could not be read.

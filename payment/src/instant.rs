@@ -1,7 +1,7 @@
 //! The packets that are credited as they settle, brought into the KV before the event.
 //!
 //! ```text
-//!   instant.bin --blocks--> units instant/<packet> = fen (if absent) --> read back: count and sum
+//!   instant.bin --blocks--> ingest instant/<packet> = fen --> read back: count and sum
 //! ```
 //! Invariant: when [`preload`] answers `Ok`, the KV holds exactly the entries that the signed
 //! manifest names; preloading again changes nothing.
@@ -10,13 +10,14 @@
 
 use std::path::Path;
 
-use kvsvr::api::{DataKey, DataOp, Kv, KvError, Unit};
+use bytes::Bytes;
+use kvsvr::api::{DataKey, IngestOutcome, Kv, KvError};
 use ticket::id::PacketId;
 use ticket::manifest::Manifest;
 use ticket::money::Fen;
 use world::disk::Disk;
 
-use crate::bulk::{self, BulkError, Landed, Walk};
+use crate::bulk::{self, BulkError, Walk};
 use crate::keyspace;
 use crate::plan::instant::{InstantError, InstantFile, InstantPacket};
 
@@ -74,21 +75,19 @@ pub async fn preload(
     assert!(file.count() == manifest.instant.count, "the list was checked against the manifest");
     for block in file.blocks() {
         let block = block?;
-        let landed = bulk::write(kv, block.iter().map(unit).collect()).await?;
-        for (packet, landed) in block.iter().zip(landed) {
-            if let Landed::Never(_) = landed {
-                return Err(PreloadError::Differs { packet: packet.id, planned: packet.amount });
-            }
+        let outcome = bulk::ingest(kv, block.iter().map(entry).collect()).await?;
+        if let IngestOutcome::Conflict { key, .. } = outcome {
+            let differs = block.iter().find(|packet| keyspace::instant(packet.id).key == key);
+            let InstantPacket { id, amount } = *differs.expect("a conflict names a key that was ingested");
+            return Err(PreloadError::Differs { packet: id, planned: amount });
         }
     }
     verify(kv, manifest).await?;
     Ok(manifest.instant.count)
 }
 
-fn unit(packet: &InstantPacket) -> Unit {
-    let DataKey { partition, key } = keyspace::instant(packet.id);
-    let value = keyspace::fen_value(packet.amount.get());
-    Unit { partition, ops: vec![DataOp::InsertIfAbsent { key, value }] }
+fn entry(packet: &InstantPacket) -> (DataKey, Bytes) {
+    (keyspace::instant(packet.id), keyspace::fen_value(packet.amount.get()))
 }
 
 /// Counts what is there: an entry that the plan does not have would be money for nothing.

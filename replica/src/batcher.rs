@@ -133,9 +133,8 @@ impl Batcher {
 
     /// Answers the callers of one proposal.
     fn settle(&self, result: Option<ClientWriteResult<TypeConfig>>, callers: Vec<Caller>) {
-        let error = match result {
-            Some(Ok(response)) => {
-                let replies = response.data.0;
+        let error = match replies_of(result) {
+            Ok(replies) => {
                 assert_eq!(replies.len(), callers.len(), "a proposal has one reply per command");
                 Counters::add(&self.counters.proposals, 1);
                 Counters::add(&self.counters.commands, callers.len());
@@ -144,11 +143,7 @@ impl Batcher {
                 }
                 return;
             }
-            Some(Err(ClientWriteError::ForwardToLeader(forward))) => ProposeError::NotLeader {
-                hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node),
-            },
-            Some(Err(error)) => ProposeError::Unknown(format!("leadership was lost: {error}")),
-            None => ProposeError::Unknown("the replica stopped".to_owned()),
+            Err(error) => error,
         };
         self.answer_all(callers, &error);
     }
@@ -175,5 +170,17 @@ impl Batcher {
     fn unknown(&self, reason: &str) -> ProposeError {
         Counters::add(&self.counters.unknown, 1);
         ProposeError::Unknown(reason.to_owned())
+    }
+}
+
+/// What became of a proposal: one reply per command, or why there is none. `None`: the replica stopped.
+pub(crate) fn replies_of(result: Option<ClientWriteResult<TypeConfig>>) -> Result<Vec<Bytes>, ProposeError> {
+    match result {
+        Some(Ok(response)) => Ok(response.data.0),
+        Some(Err(ClientWriteError::ForwardToLeader(forward))) => Err(ProposeError::NotLeader {
+            hint: forward.leader_id.and_then(MemberId::from_raft_id).map(|leader| leader.node),
+        }),
+        Some(Err(error)) => Err(ProposeError::Unknown(format!("leadership was lost: {error}"))),
+        None => Err(ProposeError::Unknown("the replica stopped".to_owned())),
     }
 }

@@ -20,7 +20,7 @@ use prost::Message;
 use crate::engine::EngineError;
 use crate::state::SnapshotSeal;
 use crate::types::{
-    Entry, LeaderId, LogId, Membership, Peer, Proposal, SnapshotMeta, StoredMembership, Vote,
+    Attachment, Entry, LeaderId, LogId, Membership, Peer, Proposal, SnapshotMeta, StoredMembership, Vote,
 };
 
 /// The generated messages.
@@ -180,7 +180,9 @@ pub fn entry_to_pb(entry: &Entry) -> pb::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => Payload::Blank(pb::Blank {}),
         EntryPayload::Normal(proposal) => {
-            Payload::Normal(pb::Proposal { now_ms: proposal.now_ms, commands: proposal.commands.clone() })
+            let attachment = proposal.attachment.as_ref().map(attachment_to_pb);
+            let (now_ms, commands) = (proposal.now_ms, proposal.commands.clone());
+            Payload::Normal(pb::Proposal { now_ms, commands, attachment })
         }
         EntryPayload::Membership(membership) => Payload::Membership(membership_to_pb(membership)),
     };
@@ -197,11 +199,28 @@ pub fn entry_from_pb(entry: pb::Entry) -> Result<Entry, CodecError> {
     let payload = match entry.payload.ok_or(CodecError::Missing("payload"))? {
         Payload::Blank(pb::Blank {}) => EntryPayload::Blank,
         Payload::Normal(proposal) => {
-            EntryPayload::Normal(Proposal { now_ms: proposal.now_ms, commands: proposal.commands })
+            let attachment = proposal.attachment.as_ref().map(attachment_from_pb).transpose()?;
+            let (now_ms, commands) = (proposal.now_ms, proposal.commands);
+            EntryPayload::Normal(Proposal { now_ms, commands, attachment })
         }
         Payload::Membership(membership) => EntryPayload::Membership(membership_from_pb(membership)?),
     };
     Ok(Entry { log_id, payload })
+}
+
+/// The wire form of an attachment's name.
+#[must_use]
+pub fn attachment_to_pb(attachment: &Attachment) -> pb::Attachment {
+    pb::Attachment { hash: Bytes::copy_from_slice(&attachment.hash), bytes: attachment.bytes }
+}
+
+/// An attachment's name from the wire.
+///
+/// # Errors
+/// [`CodecError::Missing`] when the hash has another length.
+pub fn attachment_from_pb(attachment: &pb::Attachment) -> Result<Attachment, CodecError> {
+    let hash = attachment.hash.as_ref().try_into().map_err(|_| CodecError::Missing("a 32-byte hash"))?;
+    Ok(Attachment { hash, bytes: attachment.bytes })
 }
 
 /// The wire form of a snapshot's seal.

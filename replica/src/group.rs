@@ -29,11 +29,12 @@ use world::mutant::{Mutant, armed};
 use world::pace::Pace;
 use world::{Clock, GroupId, NodeId, UnixMs};
 
+use crate::attach::Fetcher;
 use crate::batcher::Batcher;
 use crate::config::ReplicaConfig;
 use crate::engine::View;
 use crate::error::{ProposeError, ReadError};
-use crate::log::{LogExtent, Promise};
+use crate::log::{Attachments, LogExtent, Promise};
 use crate::machine::Machine;
 use crate::member_id::MemberId;
 use crate::members;
@@ -43,7 +44,7 @@ use crate::reads::{LeaderRound, MemberRound, ReadGate};
 use crate::retention;
 use crate::state::{PinnedState, StateHandle, StateStore};
 use crate::status::{Counters, GroupStatus, MemberStatus, Standing};
-use crate::types::{LogId, Peer, TypeConfig};
+use crate::types::{LogId, TypeConfig};
 
 /// A running member of a group whose machine is `M`.
 pub struct Group<M: Machine> {
@@ -58,6 +59,7 @@ pub struct Group<M: Machine> {
     promise: Promise,
     pace: Arc<Pace>,
     batcher: Arc<Batcher>,
+    pub(crate) fetcher: Fetcher<M>,
     gate: Arc<ReadGate>,
     /// Passed by followers too.
     member_gate: Arc<ReadGate>,
@@ -76,12 +78,15 @@ pub(crate) struct Parts<M: Machine> {
     pub(crate) links: Arc<Links>,
     pub(crate) promise: Promise,
     pub(crate) extent: LogExtent,
+    pub(crate) attachments: Arc<Attachments>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl<M: Machine> Group<M> {
     pub(crate) fn start(parts: Parts<M>) -> Arc<Group<M>> {
-        let Parts { id, own, preferred, config, raft, state, links, promise, extent, clock } = parts;
+        let Parts { id, own, preferred, config, raft, state, links, promise, extent, attachments, clock } =
+            parts;
+        let fetcher = Fetcher { group: id, attachments, links: Arc::clone(&links), raft: raft.clone() };
         let counters = Arc::new(Counters::default());
         let pace = Arc::new(Pace::new(clock));
         let now = {
@@ -119,6 +124,7 @@ impl<M: Machine> Group<M> {
             promise,
             pace,
             batcher,
+            fetcher,
             gate,
             member_gate,
             reporter,
@@ -138,11 +144,7 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// [`ProposeError`]. Only `Unknown` leaves open whether the command is or will be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
-        if !self.may_write().await {
-            return Err(ProposeError::NotLeader {
-                hint: self.leader().filter(|leader| *leader != self.own.node),
-            });
-        }
+        self.check_may_write().await?;
         self.batcher.propose(command, self.config.propose_deadline).await
     }
 
@@ -190,6 +192,15 @@ impl<M: Machine> Group<M> {
     #[must_use]
     pub fn pin(&self) -> PinnedState {
         self.state.pin()
+    }
+
+    /// # Errors
+    /// [`ProposeError::NotLeader`] when this member does not lead.
+    pub(crate) async fn check_may_write(&self) -> Result<(), ProposeError> {
+        if self.may_write().await {
+            return Ok(());
+        }
+        Err(ProposeError::NotLeader { hint: self.leader().filter(|leader| *leader != self.own.node) })
     }
 
     /// Whether this member leads. Raft refuses writes to a leader just elected until a first
@@ -347,10 +358,7 @@ impl<M: Machine> Group<M> {
 
     /// How `member` is reached, when it is one.
     pub(crate) fn address(&self, member: MemberId) -> Option<String> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let peer: Option<&Peer> = metrics.membership_config.membership().get_node(&member.raft_id());
-        peer.map(|peer| peer.addr.clone())
+        self.fetcher.address(member)
     }
 
     /// Whether this member knows who the group's members are.

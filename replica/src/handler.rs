@@ -1,11 +1,12 @@
 //! A group as its peers and its host see it, whatever its machine.
 //!
-//! Invariant: requests of peers go to Raft as they came. Nothing here decides anything.
+//! Invariant: requests of peers go to Raft as they came, once what their entries name is here. Nothing
+//! here decides anything.
 //!
 //! Not here: which host asks for what ([`crate::host`], `network::service`).
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendResult, TransferLeaderRequest, VoteRequest,
@@ -23,7 +24,7 @@ use crate::network::service::{Acquaintance, PeerHandler};
 use crate::state::{SnapshotData, StagedSnapshot};
 use crate::status::GroupStatus;
 use crate::transfer::TransferError;
-use crate::types::{SnapshotMeta, TypeConfig, Vote};
+use crate::types::{Attachment, SnapshotMeta, TypeConfig, Vote};
 
 /// A group as its host sees it.
 #[async_trait]
@@ -90,13 +91,14 @@ impl<M: Machine> PeerHandler for Group<M> {
         &self,
         requests: BoxStream<'static, AppendEntriesRequest<TypeConfig>>,
     ) -> BoxStream<'static, Result<StreamAppendResult<TypeConfig>, String>> {
-        self.raft.stream_append(requests).map(|answer| answer.map_err(|fatal| fatal.to_string())).boxed()
+        self.fetcher.clone().append_stream(requests)
     }
 
     async fn append(
         &self,
         request: AppendEntriesRequest<TypeConfig>,
     ) -> Result<AppendEntriesResponse<TypeConfig>, String> {
+        let (request, _) = self.fetcher.prepare(request).await;
         self.raft.append_entries(request).await.map_err(|error| error.to_string())
     }
 
@@ -125,6 +127,16 @@ impl<M: Machine> PeerHandler for Group<M> {
     async fn read_index(&self) -> Result<u64, String> {
         self.read_barrier().await.map_err(|error| error.to_string())?;
         Ok(*self.applied().borrow())
+    }
+
+    fn attachment(&self, attachment: &Attachment) -> Result<Option<Bytes>, String> {
+        let attachments = &self.fetcher.attachments;
+        let content = attachments.has(attachment).then(|| attachments.content(attachment)).transpose();
+        content.map_err(|error| error.to_string())
+    }
+
+    async fn take_attachment(&self, from: MemberId, attachment: &Attachment) -> Result<(), String> {
+        self.fetcher.take(from, attachment).await
     }
 
     fn stage_snapshot(&self) -> StagedSnapshot {

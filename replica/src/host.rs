@@ -196,7 +196,8 @@ impl Host {
         let log = LogStore::open(id, Arc::clone(&self.engines.log), self.engines.log_writer.clone());
         let log = log.map_err(refused)?.guarded_by(handle.flushed_next());
         check_ends(log.ends(), &handle).map_err(refused)?;
-        let state = state.beside(log.durable_next());
+        let attachments = log.attachments();
+        let state = state.beside(log.durable_next(), Arc::clone(&attachments));
         let (promise, extent) = (log.promise(), log.extent());
         let factory = Factory { group: id, links: Arc::clone(&self.links) };
         let raft = Raft::new(self.own.member.raft_id(), Arc::clone(&self.raft), factory, log, state).await;
@@ -211,6 +212,7 @@ impl Host {
             links: Arc::clone(&self.links),
             promise,
             extent,
+            attachments,
             clock: Arc::clone(&self.clock),
         });
         self.registry.insert(id, Arc::clone(&group) as _);

@@ -9,6 +9,7 @@
 //!
 //! Not here: keys, queues, tickets; what a machine means.
 
+mod attach;
 mod backlog;
 mod batcher;
 pub mod change;

@@ -29,6 +29,15 @@ pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// Readers of one group that wait for a barrier; the next one is refused.
 pub const READERS_WAITING_MAX: usize = 65_536;
 
+/// The largest attachment. A machine applies it at once, and meanwhile nothing else of its group.
+pub const ATTACHMENT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one piece of an attachment, on disk and between members.
+pub const ATTACHMENT_PIECE_BYTES: usize = 1 << 20;
+/// How long fetching an attachment from another member may take.
+pub const ATTACHMENT_FETCH_DEADLINE: Duration = Duration::from_millis(10_000);
+/// How long a leader waits for a majority to have an attachment before it refuses the proposal.
+pub const ATTACHMENT_SPREAD_DEADLINE: Duration = Duration::from_millis(3_000);
+
 /// Append requests to one peer for one group that are sent and not yet answered. At most 64: the
 /// receiving side of openraft pipelines no more.
 pub const APPEND_WINDOW_FRAMES: usize = 32;
@@ -64,3 +73,5 @@ pub const HOT_BYTES_MAX: u64 = 64 << 20;
 const _: () = assert!(COMMAND_BYTES_MAX + PROPOSAL_BYTES_MAX < MESSAGE_BYTES_MAX / 4);
 const _: () = assert!(COMMAND_BYTES_MAX < BACKLOG_BYTES_MAX);
 const _: () = assert!(APPEND_WINDOW_FRAMES <= 64);
+const _: () = assert!(ATTACHMENT_PIECE_BYTES < MESSAGE_BYTES_MAX);
+const _: () = assert!(COMMAND_BYTES_MAX < ATTACHMENT_BYTES_MAX);

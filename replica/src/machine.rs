@@ -64,13 +64,25 @@ pub struct Writes {
 pub struct Txn<'a> {
     base: &'a dyn View,
     writes: Writes,
+    attached: Option<Bytes>,
 }
 
 impl<'a> Txn<'a> {
     /// A transaction without writes.
     #[must_use]
     pub fn new(base: &'a dyn View) -> Txn<'a> {
-        Txn { base, writes: Writes::default() }
+        Txn { base, writes: Writes::default(), attached: None }
+    }
+
+    /// What is attached to the commands that follow.
+    pub fn attach(&mut self, content: Option<Bytes>) {
+        self.attached = content;
+    }
+
+    /// What is attached to the command: part of it, as it is on every member.
+    #[must_use]
+    pub fn attached(&self) -> Option<&Bytes> {
+        self.attached.as_ref()
     }
 
     /// Sets `key`.

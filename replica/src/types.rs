@@ -5,6 +5,9 @@
 //!   Replies  = one reply per command, in the same order
 //! ```
 //!
+//! A proposal may have an attachment: bytes that are too many for an entry and lie beside the log
+//! (`log::attachments`). It belongs to all commands of the proposal.
+//!
 //! Many commands share one log entry: an entry costs a round trip and a share of an fsync, a
 //! command in it costs four bytes.
 //!
@@ -54,6 +57,39 @@ pub struct Peer {
     pub addr: String,
 }
 
+/// Bytes beside the log that belong to an entry of it, as the entry names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// BLAKE3 of the content.
+    pub hash: [u8; 32],
+    /// Length of the content.
+    pub bytes: u64,
+}
+
+impl Attachment {
+    /// The name of `content`.
+    #[must_use]
+    pub fn of(content: &[u8]) -> Attachment {
+        Attachment { hash: *blake3::hash(content).as_bytes(), bytes: content.len() as u64 }
+    }
+
+    /// What `entry` names.
+    #[must_use]
+    pub fn named_by(entry: &Entry) -> Option<Attachment> {
+        match &entry.payload {
+            openraft::EntryPayload::Normal(proposal) => proposal.attachment,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.hash;
+        write!(f, "attachment {a:02x}{b:02x}{c:02x}{d:02x}.. of {} bytes", self.bytes)
+    }
+}
+
 /// Commands proposed together, and when.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proposal {
@@ -61,6 +97,8 @@ pub struct Proposal {
     pub now_ms: u64,
     /// Framed commands; read them with [`Proposal::commands`].
     pub commands: Bytes,
+    /// What else belongs to the commands.
+    pub attachment: Option<Attachment>,
 }
 
 /// One reply per command of the proposal, in order. Empty for entries without commands.
@@ -91,7 +129,7 @@ impl Proposal {
             framed.put_slice(command);
         }
         assert!(framed.len() == size, "sizes are summed as they are written");
-        Proposal { now_ms, commands: framed.freeze() }
+        Proposal { now_ms, commands: framed.freeze(), attachment: None }
     }
 
     /// Bytes that `command` takes inside a proposal.
@@ -163,7 +201,7 @@ mod tests {
         fn broken_framing_is_an_error_and_never_a_panic(
             bytes in prop::collection::vec(any::<u8>(), 0..64),
         ) {
-            let proposal = Proposal { now_ms: 0, commands: bytes.into() };
+            let proposal = Proposal { now_ms: 0, commands: bytes.into(), attachment: None };
             prop_assert!(proposal.commands().count() <= 64);
         }
     }
@@ -171,7 +209,7 @@ mod tests {
     #[test]
     fn a_cut_command_is_reported_with_its_place() {
         let whole = Proposal::pack(1, [b"ab".as_slice(), b"cdef"].into_iter());
-        let cut = Proposal { now_ms: 1, commands: whole.commands.slice(..12) };
+        let cut = Proposal { commands: whole.commands.slice(..12), ..whole };
         let read: Vec<_> = cut.commands().collect();
         assert_eq!(read, vec![Ok(Bytes::from_static(b"ab")), Err(FrameError { at: 6, len: 12 })]);
     }

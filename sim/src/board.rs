@@ -22,6 +22,7 @@ use world::NodeId;
 
 use crate::fabric::time;
 use crate::history::access::Issue;
+use crate::history::ingest::{IngestContents, IngestFile};
 use crate::history::kv::{KvContents, KvHistory, Watcher};
 use crate::history::operator::OperatorHistory;
 use crate::history::queue::{Counts, QueueContents, QueueHistory};
@@ -55,6 +56,8 @@ pub struct Board {
     pub leases: Mutex<Vec<LeaseLife>>,
     /// Whether each zone serves when everything works again.
     pub probes: Mutex<Vec<Probe>>,
+    /// Sorted files that were ingested, and what is there of them at the end.
+    pub ingests: Mutex<(Vec<IngestFile>, Option<IngestContents>)>,
     /// Operations on the queue, and what is in it at the end.
     pub queue: Mutex<(QueueHistory, Option<QueueContents>)>,
     /// What the queue said of itself, in order of time.

@@ -31,8 +31,8 @@ pub use parse::{DrillError, parse};
 use when::{Slots, When};
 
 /// Ids of all invariants a drill may ask for.
-pub const INVARIANTS: [&str; 14] =
-    ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "QC", "QD", "PB", "OP"];
+pub const INVARIANTS: [&str; 15] =
+    ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "IN", "QC", "QD", "PB", "OP"];
 /// Zones of every drill.
 const ZONES: u8 = 3;
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use world::NodeId;
 
 pub mod access;
+pub mod ingest;
 pub mod kv;
 pub mod operator;
 pub mod queue;

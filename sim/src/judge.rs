@@ -20,7 +20,7 @@ use crate::oracle::i5_balance::Reconcile;
 use crate::oracle::i9_island::{self, Outages, Requests};
 use crate::oracle::{
     Findings, Verdict, bank, commands, i2_claims, i3_issue_once, i4_opens_kept, i5_balance, i6_only_the_plan,
-    i7_nothing_lost, i8_leases, i8_linearizable, i8_revisions, i8_watch, i10_convergence, limits,
+    i7_nothing_lost, i8_leases, i8_linearizable, i8_revisions, i8_watch, i10_convergence, ingests, limits,
     queue_counts, queue_delivery, seals,
 };
 use crate::stage::Stage;
@@ -65,6 +65,8 @@ pub fn judge(stage: &Stage, knobs: &Knobs, ending: &Ending, outages: &Outages) -
         verdicts.push(queue_delivery::check(&queue.0, contents, attempts_max, true));
         verdicts.push(queue_counts::check(&stage.board.readings.lock(), &queue.0, contents));
     }
+    let files = stage.board.ingests.lock();
+    verdicts.extend(files.1.as_ref().map(|contents| ingests::check(&files.0, contents)));
     verdicts.push(i8_revisions::check(&kv.0, kv.1.as_ref()));
     verdicts.push(i8_linearizable::check(&kv.0));
     // A client of one node is denied whenever another leads: that says nothing about rejoining.

@@ -38,6 +38,8 @@ pub enum Purpose {
     Insider = 8,
     /// What the bank does when it is in a mood.
     Bank = 7,
+    /// Clients that ingest files.
+    Ingests = 1 << 49,
     /// Whose device fails.
     Luck = 1 << 48,
     /// How long syncs take; the node's number is added.

@@ -27,6 +27,7 @@ pub mod i8_linearizable;
 pub mod i8_revisions;
 pub mod i8_watch;
 pub mod i9_island;
+pub mod ingests;
 pub mod limits;
 pub mod linearizer;
 pub mod model;

@@ -43,6 +43,7 @@ use crate::host::crowd::Town;
 use crate::host::etcd::lease::LeaseClientOf;
 use crate::host::etcd::watch::EtcdWatcher;
 use crate::host::etcd::{self, EtcdClient};
+use crate::host::ingest::{self, IngestClient};
 use crate::host::kv::{KvClient, final_scan};
 use crate::host::node::{DATA_DIR, Site};
 use crate::host::operator::{FIRST, LATE, Tools};
@@ -63,6 +64,8 @@ const DURATION_MAX: Duration = Duration::from_secs(3_600);
 
 /// Watchers of etcd's API.
 const ETCD_WATCHERS: usize = 2;
+/// Clients that ingest files.
+const INGEST_CLIENTS: u32 = 2;
 /// Clients that hold leases.
 const LEASE_HOLDERS: u32 = 2;
 /// Producers that come in a burst, at most.
@@ -418,6 +421,15 @@ impl Apps {
         for number in 0..self.knobs.kv_clients + pinned {
             clients.push(tokio::spawn(self.kv(number)?.run()));
         }
+        for number in 0..INGEST_CLIENTS {
+            let client = IngestClient {
+                number,
+                kv: kv_client(&self.cluster, Apps::near(number)),
+                chance: stream(self.seed, Purpose::Ingests, u64::from(number)),
+                board: Arc::clone(&self.board),
+            };
+            clients.push(tokio::spawn(client.run()));
+        }
         if self.knobs.scenario == Scenario::Queue {
             for number in 0..2 * self.knobs.queue_clients {
                 let client = self.queue(number)?;
@@ -433,7 +445,9 @@ impl Apps {
             client.await.context(Exit::Error, "a client")?;
         }
         etcd::final_scan(&channels, &self.board).await;
-        final_scan(&*kv_client(&self.cluster, Apps::near(0)), &self.board).await;
+        let kv = kv_client(&self.cluster, Apps::near(0));
+        ingest::final_scan(&*kv, &self.board).await;
+        final_scan(&*kv, &self.board).await;
         Ok(())
     }
 }

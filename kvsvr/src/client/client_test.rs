@@ -12,6 +12,7 @@ use world::net::{Net, TcpNet};
 use world::{NodeId, ZoneId};
 
 use super::{Client, ClientConfig, WatchBatch, WatchEnd, WatchEvent, Watcher};
+use crate::api::{DataKey, IngestOutcome, Kv, KvError};
 use crate::etcd::{Identity, MemberInfo};
 use crate::group::KvGroup;
 use crate::machine::control::ControlMachine;
@@ -22,8 +23,10 @@ use crate::server::{KvGroups, KvServer};
 use crate::testing::trio::Shared;
 use crate::testing::{LocalMachine, LocalMember};
 use crate::wire::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest};
-use crate::wire::native::ControlCommand;
 use crate::wire::native::control_command::Command;
+use crate::wire::native::data_kv_client::DataKvClient;
+use crate::wire::native::ingest_part::{Header, Part};
+use crate::wire::native::{ControlCommand, IngestPart};
 
 /// One node: its member of the system group, and its server while it runs.
 struct Node {
@@ -203,4 +206,77 @@ async fn a_watch_whose_next_revision_is_compacted_ends() {
     let client = client(&nodes);
     assert_eq!(next(&mut client.watch(b"k", Some(3))).await, Err(WatchEnd::Compacted { revision: 4 }));
     assert_eq!(revisions_through(&mut client.watch(b"k", Some(4)), 5).await, [4, 5]);
+}
+
+fn pair(key: &str, value: &[u8]) -> (DataKey, Bytes) {
+    let key = Bytes::from(key.to_owned());
+    (DataKey { partition: key.clone(), key }, Bytes::copy_from_slice(value))
+}
+
+#[tokio::test]
+async fn pairs_are_ingested_once_whatever_their_order_and_number_of_files() {
+    let nodes = three().await;
+    let client = client(&nodes);
+    // Two files and a bit: a value may be as long as a megabyte.
+    let large = vec![7; 1 << 20];
+    let mut pairs: Vec<_> = (0..18).rev().map(|number| pair(&format!("k{number:02}"), &large)).collect();
+    pairs.push(pair("small", b"x"));
+    let outcome = client.ingest(pairs.clone()).await;
+    assert_eq!(outcome, Ok(IngestOutcome::Done { written: 19, present: 0 }));
+    let keys = vec![pairs[0].0.clone(), pairs[18].0.clone()];
+    let values = client.read(keys).await.expect("there");
+    assert_eq!(values, [Some(Bytes::from(large)), Some("x".into())]);
+    pairs.push(pair("zz", b"new"));
+    let outcome = client.ingest(pairs).await;
+    assert_eq!(outcome, Ok(IngestOutcome::Done { written: 1, present: 19 }));
+}
+
+#[tokio::test]
+async fn a_file_with_one_conflict_writes_nothing_and_names_it() {
+    let nodes = three().await;
+    let client = client(&nodes);
+    client.ingest(vec![pair("b", b"1")]).await.expect("written");
+    let outcome = client.ingest(vec![pair("a", b"1"), pair("b", b"2"), pair("c", b"3")]).await;
+    assert_eq!(outcome, Ok(IngestOutcome::Conflict { key: "b".into(), found: "1".into() }));
+    let keys = ["a", "b", "c"].map(|key| pair(key, b"").0).to_vec();
+    assert_eq!(client.read(keys).await.expect("read"), [None, Some("1".into()), None]);
+    let twice = client.ingest(vec![pair("d", b"1"), pair("d", b"2")]).await;
+    assert!(matches!(twice, Err(KvError::Refused(_))), "{twice:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_what_its_header_says_is_refused() {
+    let node = Node::start(0).await;
+    let channel = tonic::transport::Channel::from_shared(format!("http://{}", node.address));
+    let channel = channel.expect("an address").connect().await.expect("it serves");
+    let mut calls = DataKvClient::new(channel);
+    let file = crate::sorted::files(vec![("k".into(), "v".into())], 100).expect("well formed").remove(0);
+    let header = |file: &Bytes| Header {
+        group: 0,
+        hash: Bytes::copy_from_slice(blake3::hash(file).as_bytes()),
+        bytes: file.len() as u64,
+    };
+    let mut send = async |header: Option<Header>, piece: &Bytes| {
+        let header = header.into_iter().map(Part::Header);
+        let parts = header.chain([Part::Piece(piece.clone())]).map(|part| IngestPart { part: Some(part) });
+        let parts: Vec<IngestPart> = parts.collect();
+        calls.ingest(futures_util::stream::iter(parts)).await
+    };
+    let broken = file.slice(..file.len() - 1);
+    let altered = Bytes::from(vec![0; file.len()]);
+    let cases = [
+        (None, &file, "begins with its header"),
+        (Some(header(&file)), &altered, "its hash differs"),
+        (Some(header(&file)), &broken, "its hash differs"),
+        (Some(header(&broken)), &file, "more than the header says"),
+        (Some(header(&broken)), &broken, "breaks off"),
+        (Some(Header { bytes: u64::MAX, ..header(&file) }), &file, "at most"),
+        (Some(Header { group: 7, ..header(&file) }), &file, "no data group 7"),
+    ];
+    for (header, piece, said) in cases {
+        let status = send(header, piece).await.expect_err("refused");
+        assert!(status.message().contains(said), "{status:?}, not {said}");
+        assert!(crate::outcome::not_done(&status), "{status:?}");
+    }
+    send(Some(header(&file)), &file).await.expect("taken");
 }

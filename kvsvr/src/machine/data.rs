@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   command:  DataCommand { units }  one Raft entry, many units
+//!             DataCommand { ingest } a sorted file, attached (`ingest`)
 //!   state:    'd' key -> value       the prefix is the format: no header, a value is stored as given
 //! ```
 //! Units are like envelopes in one mail bag: each is opened alone, in order, and either everything
@@ -21,13 +22,13 @@ use replica::engine::{EngineError, View};
 use replica::machine::{At, Machine, Txn};
 use world::mutant::{Mutant, armed};
 
-use super::decode_command;
+use super::{decode_command, ingest};
 use crate::limits::{
     DATA_KEY_BYTES_MAX, DATA_VALUE_BYTES_MAX, SCAN_PAGE_BYTES_MAX, SCAN_PAIRS_MAX, UNIT_OPS_MAX,
 };
 use crate::wire::native::op::{Add, CompareAndSet, Delete, InsertIfAbsent, Op as Kind, Put};
 use crate::wire::native::unit_reply::{Conflict, Done, Outcome};
-use crate::wire::native::{DataCommand, Unit, UnitReply, WriteResponse};
+use crate::wire::native::{DataCommand, IngestReply, Unit, UnitReply, WriteResponse};
 
 const PREFIX: u8 = b'd';
 // The first key behind all data.
@@ -44,6 +45,10 @@ impl Machine for DataMachine {
 
     fn apply(&mut self, txn: &mut Txn<'_>, _at: At, command: &Bytes) -> Result<Bytes, EngineError> {
         let command: DataCommand = decode_command(command)?;
+        if command.ingest.is_some() {
+            let outcome = Some(ingest::apply(txn)?);
+            return Ok(IngestReply { outcome }.encode_to_vec().into());
+        }
         let mut replies = Vec::with_capacity(command.units.len());
         for unit in &command.units {
             let outcome = apply_unit(txn, unit)?;
@@ -95,7 +100,7 @@ pub fn scan(
     Ok(pairs)
 }
 
-fn stored(key: &[u8]) -> Bytes {
+pub(super) fn stored(key: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(1 + key.len());
     bytes.put_u8(PREFIX);
     bytes.put_slice(key);

@@ -10,6 +10,7 @@
 
 pub mod control;
 pub mod data;
+mod ingest;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;

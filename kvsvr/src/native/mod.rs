@@ -3,6 +3,8 @@
 //! Invariant: a member answers calls only for groups it leads; watches it serves always. The caller follows leaders itself, for it
 //! talks to many groups at once and a hop would double the traffic.
 
+mod ingest;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,8 +22,8 @@ use crate::wire::native::batch_get_response::Value;
 use crate::wire::native::data_kv_server::DataKv;
 use crate::wire::native::scan_response::Pair;
 use crate::wire::native::{
-    Author, BatchGetRequest, BatchGetResponse, DataCommand, ScanRequest, ScanResponse, WriteRequest,
-    WriteResponse,
+    Author, BatchGetRequest, BatchGetResponse, DataCommand, IngestPart, IngestReply, ScanRequest,
+    ScanResponse, WriteRequest, WriteResponse,
 };
 
 /// The native service over this node's members of all groups.
@@ -54,7 +56,7 @@ impl NativeService {
                 "a write holds 1 to {WRITE_UNITS_MAX} units, this one {count}"
             )));
         }
-        let command = encode_command(&DataCommand { units: request.units });
+        let command = encode_command(&DataCommand { units: request.units, ingest: None });
         let reply = group.propose(command).await.map_err(propose_error)?;
         let response = WriteResponse::decode(reply);
         let response =
@@ -122,6 +124,10 @@ impl DataKv for NativeService {
 
     async fn write(&self, request: Request<WriteRequest>) -> Result<Response<WriteResponse>, Status> {
         respond(self.write_units(request.into_inner()).await)
+    }
+
+    async fn ingest(&self, request: Request<Streaming<IngestPart>>) -> Result<Response<IngestReply>, Status> {
+        self.ingest_file(request.into_inner()).await.map(Response::new)
     }
 
     async fn batch_get(

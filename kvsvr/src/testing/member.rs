@@ -63,10 +63,14 @@ impl<M: Machine> LocalMember<M> {
 #[async_trait]
 impl<M: Machine> KvGroup for LocalMember<M> {
     async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+        self.propose_attached(command, Bytes::new()).await
+    }
+
+    async fn propose_attached(&self, command: Bytes, content: Bytes) -> Result<Bytes, ProposeError> {
         self.check_leads().map_err(|hint| ProposeError::NotLeader { hint })?;
         let (reply, applied) = {
             let mut machine = self.machine.write();
-            let reply = machine.apply(&command);
+            let reply = machine.apply_attached(&command, content);
             (reply.map_err(|error| ProposeError::Unknown(error.to_string()))?, machine.applied())
         };
         self.applied.send_replace(applied);

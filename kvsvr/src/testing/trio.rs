@@ -102,6 +102,10 @@ impl KvGroup for Member {
         Ok(self.shared.apply_from(self.node, term, &command))
     }
 
+    async fn propose_attached(&self, _command: Bytes, _content: Bytes) -> Result<Bytes, ProposeError> {
+        Err(ProposeError::Refused("nothing is attached to commands of the control group".to_owned()))
+    }
+
     async fn read_barrier(&self) -> Result<(), ReadError> {
         self.leads().map(|_| ()).map_err(|hint| ReadError::NotLeader { hint })
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kvsvr::api::{
-    Compare, ControlOp, DataKey, DataOp, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit, UnitOutcome,
+    Compare, ControlOp, DataKey, DataOp, IngestOutcome, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit,
+    UnitOutcome,
 };
 use parking_lot::Mutex;
 
@@ -65,6 +66,25 @@ impl MemKv {
     }
 }
 
+impl MemKv {
+    /// All of the pairs or none, as if they were one file.
+    fn take_in(&self, pairs: &[(DataKey, Bytes)]) -> IngestOutcome {
+        let mut groups = self.groups.lock();
+        let held = |groups: &[Group], key: &DataKey| groups[group_of(&key.partition)].get(&key.key).cloned();
+        for (key, value) in pairs {
+            if let Some(found) = held(&groups[..], key).filter(|found| found != value) {
+                return IngestOutcome::Conflict { key: key.key.clone(), found };
+            }
+        }
+        let (mut written, mut present) = (0, 0);
+        for (key, value) in pairs {
+            let before = groups[group_of(&key.partition)].insert(key.key.clone(), value.clone());
+            *(if before.is_some() { &mut present } else { &mut written }) += 1;
+        }
+        IngestOutcome::Done { written, present }
+    }
+}
+
 fn group_of(partition: &[u8]) -> usize {
     blake3::hash(partition).as_bytes()[0] as usize % GROUPS as usize
 }
@@ -119,6 +139,17 @@ impl Kv for MemKv {
             });
         }
         outcomes
+    }
+
+    async fn ingest(&self, pairs: Vec<(DataKey, Bytes)>) -> Result<IngestOutcome, KvError> {
+        tokio::task::yield_now().await;
+        let verdict = self.faults.next();
+        let outcome = if (verdict.does)(0) { Some(self.take_in(&pairs)) } else { None };
+        match outcome {
+            Some(outcome) if verdict.heard => Ok(outcome),
+            _ if verdict.plainly_not => Err(KvError::Unavailable("injected".to_owned())),
+            _ => Err(KvError::Unknown("injected".to_owned())),
+        }
     }
 
     async fn read(&self, keys: Vec<DataKey>) -> Result<Vec<Option<Bytes>>, KvError> {

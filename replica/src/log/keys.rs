@@ -9,15 +9,22 @@
 //!   kind 4  entry       its own   pb::Entry         written once, purged from the front,
 //!                                                   truncated from the back
 //!   kind 5  promise     index 0   pb::Promise       written once, before the group is formed
+//!
+//!   group u32 be | kind u8 | hash 32                             37 bytes
+//!   kind 6  attached    pb::Attachment              its pieces are all there
+//!
+//!   group u32 be | kind u8 | hash 32 | number u32 be             41 bytes
+//!   kind 7  piece       bytes                       of an attachment's content, from 0
 //! ```
 //!
 //! Invariant: big-endian, so that the order of keys is the order of entries. Numbers are frozen.
 //!
 //! Not here: the values (`codec`).
 
+use bytes::Bytes;
 use world::GroupId;
 
-/// Length of every key.
+/// Length of every key that has an index.
 pub(super) const KEY_LEN: usize = 13;
 
 /// What a key holds.
@@ -29,11 +36,16 @@ pub(super) enum Kind {
     Purged = 3,
     Entry = 4,
     Promise = 5,
+    Attached = 6,
+    Piece = 7,
 }
 
 /// The key of a value of which a group has one.
 pub(super) fn single(group: GroupId, kind: Kind) -> [u8; KEY_LEN] {
-    assert!(kind != Kind::Entry, "entries have an index");
+    assert!(
+        !matches!(kind, Kind::Entry | Kind::Attached | Kind::Piece),
+        "a group has more than one of these"
+    );
     encode(group, kind, 0)
 }
 
@@ -47,6 +59,29 @@ pub(super) fn entries_end(group: GroupId) -> [u8; KEY_LEN] {
     let mut key = encode(group, Kind::Entry, 0);
     key[4] += 1;
     key
+}
+
+/// The key that says that an attachment is all there.
+pub(super) fn attached(group: GroupId, hash: &[u8; 32]) -> Bytes {
+    [&prefix(group, Kind::Attached)[..], hash].concat().into()
+}
+
+/// The key of a piece of an attachment's content.
+pub(super) fn piece(group: GroupId, hash: &[u8; 32], number: u32) -> Bytes {
+    [&prefix(group, Kind::Piece)[..], hash, &number.to_be_bytes()].concat().into()
+}
+
+/// All keys of this kind begin with it.
+pub(super) fn prefix(group: GroupId, kind: Kind) -> [u8; 5] {
+    let mut prefix = [0u8; 5];
+    prefix[..4].copy_from_slice(&group.0.to_be_bytes());
+    prefix[4] = kind as u8;
+    prefix
+}
+
+/// The attachment that a key of kind `Piece` belongs to.
+pub(super) fn hash_of_piece(key: &[u8]) -> Option<[u8; 32]> {
+    key.get(5..37)?.try_into().ok()
 }
 
 /// The index in an entry's key.
@@ -76,6 +111,10 @@ mod tests {
         assert_eq!(single(group, Kind::Committed)[4], 2);
         assert_eq!(single(group, Kind::Purged)[4], 3);
         assert_eq!(single(group, Kind::Promise)[4], 5);
+        let hash = [9u8; 32];
+        assert_eq!(attached(group, &hash), [&[1, 2, 3, 4, 6][..], &hash].concat());
+        assert_eq!(piece(group, &hash, 258), [&[1, 2, 3, 4, 7][..], &hash, &[0, 0, 1, 2]].concat());
+        assert_eq!(hash_of_piece(&piece(group, &hash, 258)), Some(hash));
         assert!(entries_end(group) <= single(group, Kind::Promise));
         assert!(entry(group, 255) < entry(group, 256));
         assert!(entry(group, u64::MAX) < entries_end(group));

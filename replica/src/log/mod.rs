@@ -16,6 +16,7 @@
 //!
 //! Not here: what entries mean, when to purge (openraft decides, `StateStore` limits).
 
+mod attachments;
 mod footprint;
 mod keys;
 mod promise;
@@ -24,6 +25,7 @@ mod store;
 mod tail;
 mod writer;
 
+pub(crate) use attachments::Attachments;
 pub(crate) use promise::Promise;
 pub use reader::LogReader;
 pub(crate) use store::LogExtent;

@@ -7,6 +7,8 @@
 //!   save_committed  queue -> return                              durable with whatever comes next
 //! ```
 //!
+//! An entry is appended only when the attachment that it names is there, and goes together with it.
+//!
 //! Invariant: entries are readable when `append` returns and acknowledged only when durable; the
 //! log never has a hole; it is never purged beyond what the state engine holds durably.
 //!
@@ -27,6 +29,7 @@ use world::mutant::{Mutant, armed};
 
 use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
+use crate::log::attachments::{Attachments, Named};
 use crate::log::footprint::Footprint;
 use crate::log::keys::{self, Kind};
 use crate::log::promise::Promise;
@@ -34,7 +37,7 @@ use crate::log::reader::{self, LogReader, Shared};
 use crate::log::tail::Tail;
 use crate::log::writer::{Done, DurableNext, LogWriter};
 use crate::state::FlushedNext;
-use crate::types::{Entry, LogId, TypeConfig, Vote};
+use crate::types::{Attachment, Entry, LogId, TypeConfig, Vote};
 
 /// Bytes of durable entries kept in memory per group, so that replication rarely reads the disk.
 const CACHE_BYTES_MAX: usize = 8 << 20;
@@ -45,6 +48,7 @@ pub struct LogStore {
     writer: LogWriter,
     durable_next: DurableNext,
     flushed_next: Option<FlushedNext>,
+    attachments: Arc<Attachments>,
     cache_bytes_max: usize,
 }
 
@@ -55,11 +59,13 @@ impl LogStore {
     /// # Errors
     /// [`EngineError::Corrupt`] when the log contradicts itself.
     pub fn open(group: GroupId, engine: Arc<dyn Engine>, writer: LogWriter) -> Result<LogStore, EngineError> {
-        let tail = recover(group, &*engine)?;
+        let (tail, named) = recover(group, &*engine)?;
+        let attachments = Attachments::open(group, Arc::clone(&engine), writer.clone(), &named)?;
+        let attachments = Arc::new(attachments);
         let durable_next = Arc::new(AtomicU64::new(tail.next));
         let shared = Arc::new(Shared { group, engine, tail: Mutex::new(tail) });
         let cache_bytes_max = CACHE_BYTES_MAX;
-        Ok(LogStore { shared, writer, durable_next, flushed_next: None, cache_bytes_max })
+        Ok(LogStore { shared, writer, durable_next, flushed_next: None, attachments, cache_bytes_max })
     }
 
     /// Refuses purges beyond what the group's state engine holds durably. openraft should never
@@ -73,6 +79,11 @@ impl LogStore {
     /// The group's promise, which is kept beside its log.
     pub(crate) fn promise(&self) -> Promise {
         Promise::new(self.shared.group, Arc::clone(&self.shared.engine), self.writer.clone())
+    }
+
+    /// What its entries name.
+    pub(crate) fn attachments(&self) -> Arc<Attachments> {
+        Arc::clone(&self.attachments)
     }
 
     /// Says below which index the log is durable.
@@ -190,6 +201,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
+        for entry in &entries {
+            if let Some(attachment) = Attachment::named_by(entry)
+                && !self.attachments.named(&attachment, entry.index())
+            {
+                let id = entry.log_id();
+                return Err(io::Error::other(format!("entry {id} names {attachment}, which is not there")));
+            }
+        }
         let (batch, sizes) = self.encode(&entries);
         let next = {
             let mut tail = self.shared.tail.lock();
@@ -226,6 +245,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let Some(gone) = gone else { return Ok(()) };
         let mut batch = self.delete_entries(&gone);
         batch.append(self.put_single(Kind::Purged, &codec::log_id_to_pb(&log_id)));
+        let _turn = self.attachments.purge(log_id.index).map(|(removed, turn)| {
+            batch.append(removed);
+            turn
+        });
         // Everything queued before is durable by then; nothing is appended while this is awaited.
         self.writer.write(batch, Some((Arc::clone(&self.durable_next), next))).await
     }
@@ -233,9 +256,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
 /// Where the group's log stands on disk. All of it is read: a log with a hole or a flipped bit is
 /// found before anything is promised on it.
-fn recover(group: GroupId, view: &dyn View) -> Result<Tail, EngineError> {
+fn recover(group: GroupId, view: &dyn View) -> Result<(Tail, Named), EngineError> {
     let purged = load_log_id(group, Kind::Purged, view)?;
-    let mut walk = Walk { group, first: None, last: purged, footprint: Footprint::default() };
+    let (footprint, named) = (Footprint::default(), Named::default());
+    let mut walk = Walk { group, first: None, last: purged, footprint, named };
     let mut outcome = Ok(());
     let (from, to) = (keys::entry(group, 0), keys::entries_end(group));
     view.scan(&from, &to, false, &mut |key, value| {
@@ -251,7 +275,7 @@ fn recover(group: GroupId, view: &dyn View) -> Result<Tail, EngineError> {
         Some(stored) => Some(codec::vote_from_pb(&codec::load(stored)?)),
         None => None,
     };
-    Ok(tail)
+    Ok((tail, walk.named))
 }
 
 /// Reading a log from its beginning.
@@ -261,13 +285,15 @@ struct Walk {
     /// The entry before the next one, or what was purged.
     last: Option<LogId>,
     footprint: Footprint,
+    named: Named,
 }
 
 impl Walk {
     fn step(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
         let group = self.group;
         let corrupt = |text: String| Err(EngineError::Corrupt(format!("{group}: {text}")));
-        let id = reader::decode(value)?.log_id();
+        let entry = reader::decode(value)?;
+        let id = entry.log_id();
         if keys::entry_index(key) != Some(id.index) {
             return corrupt(format!("entry {id} under another index"));
         }
@@ -279,6 +305,9 @@ impl Walk {
                 return corrupt(format!("entry {id} follows {last}, which is of a later leader"));
             }
             _ => {}
+        }
+        if let Some(attachment) = Attachment::named_by(&entry) {
+            self.named.insert(attachment.hash, (attachment, id.index));
         }
         self.first.get_or_insert(id.index);
         self.last = Some(id);

@@ -17,6 +17,7 @@
 //!
 //! Not here: keepalive and dialling (`world::net`), encryption, and who is a member.
 
+pub(crate) mod attachment;
 pub(crate) mod client;
 mod envelope;
 mod landing;

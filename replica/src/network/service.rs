@@ -31,6 +31,7 @@ use tonic::{Request, Response, Status, Streaming};
 use world::GroupId;
 use world::mux::{self, AnswerStream, Calls};
 
+use super::attachment::{Pieces, pieces};
 use super::envelope::{admit, admit_anybody};
 use super::landing::Landing;
 use super::snapshot;
@@ -38,12 +39,12 @@ use super::wire::{
     append_from_pb, beat_to_pb, outcome_to_pb, transfer_from_pb, vote_request_from_pb, vote_response_to_pb,
 };
 use crate::codec::pb::peer_server::{Peer, PeerServer};
-use crate::codec::{CodecError, log_id_from_pb, pb, vote_to_pb};
+use crate::codec::{CodecError, attachment_from_pb, log_id_from_pb, pb, vote_to_pb};
 use crate::identity::Identity;
 use crate::limits::{APPEND_WINDOW_FRAMES, LINK_FRAMES_MAX, LINK_SESSIONS_MAX, MESSAGE_BYTES_MAX};
 use crate::member_id::MemberId;
 use crate::state::StagedSnapshot;
-use crate::types::{SnapshotMeta, TypeConfig, Vote};
+use crate::types::{Attachment, SnapshotMeta, TypeConfig, Vote};
 
 type Appends = BoxStream<'static, AppendEntriesRequest<TypeConfig>>;
 type Answers = BoxStream<'static, Result<StreamAppendResult<TypeConfig>, String>>;
@@ -64,6 +65,10 @@ pub(crate) trait PeerHandler: Send + Sync {
     /// What this member knows of the group, for `asker`; gives it the promise when it asks for it.
     async fn meet(&self, asker: MemberId, found: bool) -> Result<Acquaintance, String>;
     async fn read_index(&self) -> Result<u64, String>;
+    /// The content of an attachment, when it is here.
+    fn attachment(&self, attachment: &Attachment) -> Result<Option<Bytes>, String>;
+    /// Fetches an attachment from `from`; returns when it is durable here.
+    async fn take_attachment(&self, from: MemberId, attachment: &Attachment) -> Result<(), String>;
     fn stage_snapshot(&self) -> StagedSnapshot;
     async fn install_snapshot(
         &self,
@@ -139,6 +144,17 @@ impl PeerService {
         PeerServer::new(PeerService { own: Arc::new(own), registry })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+impl PeerService {
+    fn attachment_asked(
+        &self,
+        query: pb::AttachmentQuery,
+    ) -> Result<(Arc<dyn PeerHandler>, Attachment), Status> {
+        let named = query.attachment.ok_or_else(|| malformed(CodecError::Missing("attachment")))?;
+        let attachment = attachment_from_pb(&named).map_err(malformed)?;
+        Ok((self.registry.group(query.group)?, attachment))
     }
 }
 
@@ -235,6 +251,26 @@ impl Peer for PeerService {
         let kept = self.registry.landing(group).kept(last).await?;
         let position = kept.map(|(after, pairs)| pb::SnapshotPosition { after, pairs });
         Ok(Response::new(position.unwrap_or_default()))
+    }
+
+    type AttachmentStream = Pieces;
+
+    async fn attachment(&self, request: Request<pb::AttachmentQuery>) -> Result<Response<Pieces>, Status> {
+        admit(&self.own, request.metadata())?;
+        let (group, attachment) = self.attachment_asked(request.into_inner())?;
+        let content = group.attachment(&attachment).map_err(stopped)?;
+        let content = content.ok_or_else(|| Status::not_found(format!("{attachment} is not here")))?;
+        Ok(Response::new(pieces(content)))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<pb::AttachmentQuery>,
+    ) -> Result<Response<pb::AttachReply>, Status> {
+        let from = admit(&self.own, request.metadata())?;
+        let (group, attachment) = self.attachment_asked(request.into_inner())?;
+        group.take_attachment(from, &attachment).await.map_err(stopped)?;
+        Ok(Response::new(pb::AttachReply {}))
     }
 
     async fn read_index(

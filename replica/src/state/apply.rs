@@ -15,7 +15,7 @@
 
 use std::io;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder};
@@ -28,7 +28,7 @@ use crate::member_id::MemberId;
 use crate::state::hot::HotView;
 use crate::state::keys::{self, Kind};
 use crate::state::live::{Core, Head, Live, put_head};
-use crate::types::{LogId, Proposal, Replies, StoredMembership, TypeConfig};
+use crate::types::{Attachment, Entry, LogId, Proposal, Replies, StoredMembership, TypeConfig};
 
 /// Commands of one run, in bytes. After a restart the whole log may be waiting to be applied; it
 /// must not become one transaction.
@@ -50,7 +50,8 @@ where
         let Some(item) = entries.next().await else { break };
         let item = item?;
         if let EntryPayload::Normal(proposal) = &item.0.payload {
-            bytes += proposal.commands.len();
+            let attached = proposal.attachment.map_or(0, |attachment| attachment.bytes);
+            bytes += proposal.commands.len() + usize::try_from(attached).unwrap_or(usize::MAX / 2);
         }
         run.push(item);
     }
@@ -60,6 +61,8 @@ where
 impl<M: Machine> Core<M> {
     /// Applies a run and answers what to reply. Nothing of it is visible before all of it is.
     pub(super) fn apply_run(&self, run: Vec<EntryResponder<TypeConfig>>) -> Result<Vec<Answer>, EngineError> {
+        let attached: Vec<Option<Bytes>> =
+            run.iter().map(|(entry, _)| self.attached_to(entry)).collect::<Result<_, _>>()?;
         let mut live = self.live.write();
         let prefix = keys::state(self.group, live.generation);
         let engine = HotView::new(&*self.engine, &self.hot);
@@ -67,7 +70,8 @@ impl<M: Machine> Core<M> {
         let mut txn = Txn::new(&view);
         let mut answers = Vec::with_capacity(run.len());
         let mut membership = None;
-        for (entry, responder) in run {
+        for ((entry, responder), attached) in run.into_iter().zip(attached) {
+            txn.attach(attached);
             if live.applied >= Some(entry.log_id) {
                 let applied = live.applied;
                 return Err(EngineError::Failed(format!(
@@ -104,6 +108,19 @@ impl<M: Machine> Core<M> {
         // After a failure the engine answers nothing any more, and neither must what is kept of it.
         self.engine.write(batch).inspect_err(|_| self.hot.clear())?;
         Ok(answers)
+    }
+}
+
+impl<M: Machine> Core<M> {
+    fn attached_to(&self, entry: &Entry) -> Result<Option<Bytes>, EngineError> {
+        let Some(attachment) = Attachment::named_by(entry) else { return Ok(None) };
+        let Some(attachments) = self.attachments.get() else {
+            return Err(EngineError::Failed(format!(
+                "{}: {attachment} of a log that is not known",
+                self.group
+            )));
+        };
+        attachments.content(&attachment).map(Some)
     }
 }
 

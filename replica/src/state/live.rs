@@ -17,7 +17,7 @@ use world::{GroupId, UnixMs};
 
 use crate::codec::{self, pb};
 use crate::engine::{Batch, Engine, EngineError, View};
-use crate::log::DurableNext;
+use crate::log::{Attachments, DurableNext};
 use crate::machine::{Machine, PrefixView};
 use crate::state::hot::{Hot, HotView};
 use crate::state::keys::{self, Kind};
@@ -72,6 +72,8 @@ pub(super) struct Core<M> {
     pub(super) current: Mutex<Option<Current>>,
     /// How far the log beside it is durable.
     pub(super) log: OnceLock<DurableNext>,
+    /// What the entries of that log name.
+    pub(super) attachments: OnceLock<Arc<Attachments>>,
     /// What the log must hold at least, as the state was found.
     logged_next: u64,
     /// The applied index, told to whoever waits for it; see [`Core::announce`].
@@ -126,6 +128,7 @@ impl<M: Machine> Core<M> {
             flushed_next,
             current: Mutex::new(current),
             log: OnceLock::new(),
+            attachments: OnceLock::new(),
             logged_next: head.logged_next,
             announced: watch::Sender::new(live.applied.as_ref().map_or(0, |id| id.index)),
             generation_next: AtomicU32::new(live.generation + 1),

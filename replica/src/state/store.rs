@@ -23,7 +23,7 @@ use world::{GroupId, UnixMs};
 
 use crate::codec;
 use crate::engine::{Batch, Engine, EngineError};
-use crate::log::DurableNext;
+use crate::log::{Attachments, DurableNext};
 use crate::machine::{Machine, PrefixView, prefix_end};
 use crate::state::apply::gather;
 use crate::state::hot::Hot;
@@ -69,11 +69,11 @@ impl<M: Machine> StateStore<M> {
     }
 
     /// Names the log beside this state: how far it is durable is recorded with what is applied, so
-    /// that a log that has lost its end is found out.
+    /// that a log that has lost its end is found out; what its entries name is read from there.
     #[must_use]
-    pub(crate) fn beside(self, log: DurableNext) -> StateStore<M> {
-        let known = self.core.log.set(log);
-        assert!(known.is_ok(), "a state has one log");
+    pub(crate) fn beside(self, log: DurableNext, attachments: Arc<Attachments>) -> StateStore<M> {
+        let known = self.core.log.set(log).is_ok() && self.core.attachments.set(attachments).is_ok();
+        assert!(known, "a state has one log");
         self
     }
 

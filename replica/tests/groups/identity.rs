@@ -86,7 +86,7 @@ async fn swapped_disks_are_refused_and_put_back_they_serve() {
 
 /// Does on every host what comes next until nothing is left to do; answers how many steps were
 /// taken.
-async fn replace(cluster: &Cluster, name: &str, hosts: &[&str]) -> Result<usize, ChangeError> {
+pub async fn replace(cluster: &Cluster, name: &str, hosts: &[&str]) -> Result<usize, ChangeError> {
     let (new, address) = (cluster.member(name), cluster.address(name));
     let mut steps = 0;
     for _ in 0..1_000 {

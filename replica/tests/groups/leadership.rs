@@ -24,13 +24,13 @@ async fn leadership_moves_to_a_voter_that_has_caught_up() {
     let asked = Instant::now();
     old.transfer_leader(node("b1")).await.expect("moved");
     println!("transferred in {:?}", asked.elapsed());
+    // Who has applied what the new leader proposed knows who that is.
+    cluster.put(GROUP, "two").await;
+    cluster.wait_equal(GROUP, 2).await;
     let new = cluster.leader(GROUP).await;
     assert_eq!(new.status().node, node("b1"));
     assert!(new.term_token().expect("it leads") > before, "tokens grow");
     assert_eq!(old.term_token(), None);
-    cluster.put(GROUP, "two").await;
-    cluster.wait_equal(GROUP, 2).await;
-    // Who has applied what the new leader proposed knows who that is.
     let refused = old.transfer_leader(node("c1")).await;
     assert_eq!(refused, Err(TransferError::NotLeader { hint: Some(node("b1")) }));
 }

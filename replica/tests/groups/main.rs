@@ -1,6 +1,7 @@
 //! Whole groups of three members: over real TCP and RocksDB, and over simulated disks whose power
 //! fails. One binary, so that the replica is compiled once for all of it.
 
+mod attached;
 mod cluster;
 mod identity;
 mod leadership;

@@ -330,7 +330,7 @@ mod tests {
         check(
             "must_hold = [\"I2\", \"I99\"]\n[event]\nslot = \"ten\"\n[[step]]\naction = \"crash\"\nnodes = [\"a1\"]\n[[step]]\nat = \"slot 9\"\naction = \"island\"\nzone = \"a\"\nnode = \"a1\"\n",
             &[
-                "line 2: there is no invariant \"I99\": write some of I1, I2, I3, I4, I5, I6, I7, I8, I9, I10, QC, QD, PB, OP",
+                "line 2: there is no invariant \"I99\": write some of I1, I2, I3, I4, I5, I6, I7, I8, I9, I10, IN, QC, QD, PB, OP",
                 "line 4: \"ten\" is not a length of time: write \"10 s\", \"500 ms\" or the like",
                 "line 5: a step without a time: write at = \"slot 2 + 3 s\" or the like",
                 "line 8: there is no such slot, or it would be before the beginning: name one of the 4 slots, from 1",

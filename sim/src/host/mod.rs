@@ -21,6 +21,7 @@ pub mod calls;
 pub mod controller;
 pub mod crowd;
 pub mod etcd;
+pub mod ingest;
 pub mod insider;
 pub mod kv;
 pub mod node;

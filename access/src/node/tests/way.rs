@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kvsvr::api::{
-    Compare, ControlOp, DataKey, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit, UnitOutcome,
+    Compare, ControlOp, DataKey, IngestOutcome, KeyValue, Kv, KvError, RangePage, TxnOutcome, Unit,
+    UnitOutcome,
 };
 use kvsvr::testing::LocalKv;
 use ticket::control::{CLAIM_PREFIX, EVENT_KEY};
@@ -89,6 +90,10 @@ impl Kv for Way {
 
     async fn write(&self, units: Vec<Unit>) -> Vec<Result<UnitOutcome, KvError>> {
         self.kv.write(units).await
+    }
+
+    async fn ingest(&self, pairs: Vec<(DataKey, Bytes)>) -> Result<IngestOutcome, KvError> {
+        self.kv.ingest(pairs).await
     }
 
     async fn read(&self, keys: Vec<DataKey>) -> Result<Vec<Option<Bytes>>, KvError> {

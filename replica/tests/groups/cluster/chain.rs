@@ -31,6 +31,7 @@ impl Machine for Chain {
         let mut digest = blake3::Hasher::new();
         digest.update(&txn.get(b"digest")?.unwrap_or_default());
         digest.update(command);
+        digest.update(txn.attached().map_or(&[][..], |content| content));
         let key = [b"c/", command.as_ref()].concat();
         let times = number(txn.get(&key)?) + 1;
         txn.put(key, Bytes::copy_from_slice(&times.to_be_bytes()));
