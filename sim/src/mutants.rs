@@ -56,6 +56,7 @@ impl Habitat {
                 knobs.claims_per_user = 3;
                 knobs.greedy_one_in = 1;
             }),
+            Mutant::IngestInPart | Mutant::IngestOverwrites => any(&[]),
             Mutant::InsertOverwrites | Mutant::RefundTwice => event(&[]),
         }
     }

@@ -61,6 +61,10 @@ mutants! {
     DeleteForgotten = "delete-forgotten",
     /// An insertion takes place although the key exists.
     InsertOverwrites = "insert-overwrites",
+    /// Of an ingested file, a pair that contradicts what is there is passed over, and the rest written.
+    IngestInPart = "ingest-in-part",
+    /// An ingested file replaces values that are there.
+    IngestOverwrites = "ingest-overwrites",
     /// An enqueue whose outcome is unknown is acknowledged.
     UnknownIsSuccess = "unknown-is-success",
     /// A dedup id that was accepted before is accepted again.

@@ -15,6 +15,7 @@
 use bytes::Bytes;
 use replica::engine::{EngineError, View};
 use replica::machine::Txn;
+use world::mutant::{Mutant, armed};
 
 use super::data::stored;
 use crate::sorted;
@@ -35,6 +36,8 @@ pub(super) fn apply(txn: &mut Txn<'_>) -> Result<Outcome, EngineError> {
         match txn.get(&stored_key)? {
             None => absent.push((stored_key, value)),
             Some(found) if found == value => {}
+            Some(_) if armed(Mutant::IngestInPart) => {}
+            Some(_) if armed(Mutant::IngestOverwrites) => absent.push((stored_key, value)),
             Some(found) => return Ok(Outcome::Conflict(Conflict { key, found })),
         }
     }
