@@ -41,7 +41,7 @@ fn a_python_program_written_for_etcd_runs_against_every_zone() {
         }
     };
     let cluster = DevCluster::up();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/etcd3_script.py");
+    let script = tests::here().join("python/etcd3_script.py");
     let zones = ["a1", "b1", "c1"].map(|node| cluster.field(node, "etcd"));
     let ran = run(Command::new(python).arg(script).args(&zones)).expect(0);
     assert!(ran.out.ends_with("all is well\n"), "{}\n{}", ran.out, ran.err);

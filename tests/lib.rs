@@ -88,10 +88,17 @@ pub fn run(command: &mut Command) -> Ran {
     Ran::of(&command.stdin(Stdio::null()).output().expect("the command starts"))
 }
 
+/// The folder of these tests: of this checkout, also if another one that shares its target directory compiled
+/// them.
+#[must_use]
+pub fn here() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from)
+}
+
 /// The sample event's folder.
 #[must_use]
 pub fn sample_event() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../events/spring")
+    here().join("../events/spring")
 }
 
 /// A dev cluster in a temporary directory.

@@ -81,8 +81,7 @@ const LEFTOVERS: &[&str] = &[
 ];
 
 fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().expect("the tests crate stands in the workspace").to_owned()
+    tests::here().parent().expect("the tests crate stands in the workspace").to_owned()
 }
 
 /// Every file of ours with one of these endings, as (path from the root, content).

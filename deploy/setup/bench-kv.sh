@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# KvSvr's own figures on this machine: failover, batches, memory, churn. $1 is the program; after it, which of them
+# KvSvr's own figures on this machine: failover, batches, ingests, memory, churn. $1 is the program; after it, which of them
 # (all if none is named). One JSON object on standard output, sentences on standard error.
 # KILLS, KEYS, ROUNDS and SECONDS_EACH may be set.
 set -euo pipefail
 program=$1
 shift
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(failover batch memory churn)
+[ ${#parts[@]} -gt 0 ] || parts=(failover batch ingest memory churn)
 
 work=$(mktemp -d)
 cleanup() {
@@ -39,6 +39,10 @@ for part in "${parts[@]}"; do
       say "256 operations a request to the data groups"
       one batch --clients 16 --seconds "${SECONDS_EACH:-10}"
       ;;
+    ingest)
+      say "sorted files of 10,000 pairs to the data groups"
+      one batch --op ingest --ops 10000 --clients 4 --seconds "${SECONDS_EACH:-10}"
+      ;;
     memory)
       say "${KEYS:-1000000} keys of 128 bytes:"
       one churn --keys "${KEYS:-1000000}" --writes 1 --rounds 1 --no-compact --settle 10
@@ -48,7 +52,7 @@ for part in "${parts[@]}"; do
       one churn --keys 50000 --writes 5 --rounds "${ROUNDS:-12}"
       ;;
     *)
-      say "$part: there are failover, batch, memory and churn"
+      say "$part: there are failover, batch, ingest, memory and churn"
       exit 2
       ;;
   esac

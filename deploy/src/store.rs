@@ -137,6 +137,20 @@ impl TicketStore {
         Ok(BuildReport { build, expected, verified: verified.into_iter().collect() })
     }
 
+    /// The files of a build that this node holds and has verified. Only the first call after a start reads the
+    /// roster and them.
+    ///
+    /// # Errors
+    /// As [`TicketStore::roster`].
+    pub fn verified(&self, build: BuildId) -> Result<BTreeSet<FileNo>, Failure> {
+        if let Some((of, files)) = &*self.verified.lock()
+            && *of == build
+        {
+            return Ok(files.clone());
+        }
+        Ok(self.verified_files(&self.roster(build)?))
+    }
+
     /// The verified files of a build. The first call after a start reads them all.
     fn verified_files(&self, roster: &Roster) -> BTreeSet<FileNo> {
         let mut known = self.verified.lock();

@@ -57,11 +57,38 @@ pub fn issue(key: &SigningKey, user: UserId, expires: UnixMs) -> String {
     token
 }
 
+/// What a genuine token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Who the caller is.
+    pub user: UserId,
+    /// When the token ends.
+    pub expires: UnixMs,
+}
+
+impl Session {
+    /// The user, if `now` is before the expiry.
+    ///
+    /// # Errors
+    /// [`TokenError::Expired`].
+    pub fn user_at(&self, now: UnixMs) -> Result<UserId, TokenError> {
+        if self.expires <= now { Err(TokenError::Expired) } else { Ok(self.user) }
+    }
+}
+
 /// Whom `token` names, if it is genuine and `now` is before its expiry.
 ///
 /// # Errors
 /// [`TokenError`]. The signature is checked before the expiry is looked at.
 pub fn verify(key: &VerifyingKey, token: &str, now: UnixMs) -> Result<UserId, TokenError> {
+    read(key, token)?.user_at(now)
+}
+
+/// What `token` says, if it is genuine; it may have expired.
+///
+/// # Errors
+/// [`TokenError`], but not that it has expired.
+pub fn read(key: &VerifyingKey, token: &str) -> Result<Session, TokenError> {
     if token.len() != TOKEN_LEN {
         return Err(TokenError::Malformed);
     }
@@ -74,10 +101,7 @@ pub fn verify(key: &VerifyingKey, token: &str, now: UnixMs) -> Result<UserId, To
     key.verify(DOMAIN, &bytes[..CLAIM_LEN], &signature).map_err(|_| TokenError::BadSignature)?;
     let user = UserId(u64::from_be_bytes(bytes[1..9].try_into().expect("eight bytes")));
     let expires = UnixMs(u64::from_be_bytes(bytes[9..17].try_into().expect("eight bytes")));
-    if expires <= now {
-        return Err(TokenError::Expired);
-    }
-    Ok(user)
+    Ok(Session { user, expires })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod error;
 pub mod grpc;
 pub mod http;
 pub mod serve;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use world::Clock;
 
 use crate::desk::Shaken;
 use crate::edge::error::EdgeError;
+use crate::edge::sessions::Sessions;
 use crate::node::AccessNode;
 use crate::opener::{Opened, Opener};
 
@@ -38,6 +40,9 @@ pub use serve::{router, serve};
 pub mod proto {
     tonic::include_proto!("hongbao.edge.v1");
 }
+
+/// Sessions whose signatures are not checked again: about 25 MB of them.
+const SESSIONS_KEPT_MAX: usize = 131_072;
 
 /// What the edge is told.
 #[derive(Clone, Debug)]
@@ -61,6 +66,7 @@ impl EdgeConfig {
 /// The calls of the edge, whatever protocol they came by.
 pub struct Edge {
     config: EdgeConfig,
+    sessions: Sessions,
     node: Arc<AccessNode>,
     opener: Arc<dyn Opener>,
     clock: Arc<dyn Clock>,
@@ -77,7 +83,8 @@ impl Edge {
         clock: Arc<dyn Clock>,
     ) -> Arc<Edge> {
         let opens = Semaphore::new(config.opens_max);
-        Arc::new(Edge { config, node, opener, clock, opens })
+        let sessions = Sessions::new(config.session_key.clone(), SESSIONS_KEPT_MAX);
+        Arc::new(Edge { config, sessions, node, opener, clock, opens })
     }
 
     /// The node behind it.
@@ -96,7 +103,7 @@ impl Edge {
             self.node.counters().unauthorized();
             return Err(EdgeError::unauthorized());
         };
-        ticket::token::verify(&self.config.session_key, token, self.clock.now()).map_err(|error| {
+        self.sessions.user(token, self.clock.now()).map_err(|error| {
             self.node.counters().unauthorized();
             match error {
                 ticket::token::TokenError::Expired => EdgeError::token_expired(),

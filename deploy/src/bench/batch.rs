@@ -1,7 +1,8 @@
 //! `hongbao bench batch`: many operations in one request to a data group, through our own client.
 //!
 //! Each operation is a unit of its own: it is decided and answered by itself, and they share one entry of the
-//! log. With `--dir` the processor time of the members is told too, which a busy machine does not change.
+//! log. Or they are ingested: one sorted file a request, all of it or nothing, named in the log by its hash.
+//! With `--dir` the processor time of the members is told too, which a busy machine does not change.
 //!
 //! Not here: the control group, which `bench kv` measures.
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use kvsvr::api::{DataOp, Kv, Unit, UnitOutcome};
+use kvsvr::api::{DataKey, DataOp, IngestOutcome, Kv, Unit, UnitOutcome};
 use serde::Serialize;
 use world::rng;
 
@@ -23,6 +24,8 @@ use crate::output::{Format, grouped, print};
 
 /// Keys each client writes in turn.
 const KEYS_PER_CLIENT: u64 = 100_000;
+/// Operations of a request, at most, that is not an ingest.
+const OPS_MAX: u32 = 4_096;
 
 /// What each operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +34,9 @@ pub enum Op {
     Put,
     /// Sets a key that must not exist: it is looked up first. The keys are new in every run.
     Insert,
+    /// Sets all keys of a request, none of which may exist with another value, or none of them. They are new
+    /// in every run.
+    Ingest,
 }
 
 /// See the module.
@@ -43,8 +49,8 @@ pub struct BatchArgs {
     /// What each operation does
     #[arg(long, value_enum, default_value_t = Op::Put)]
     op: Op,
-    /// Operations in each request
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    /// Operations in each request; more than 4,096 only for ingests
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=40_000))]
     ops: u32,
 }
 
@@ -81,6 +87,10 @@ impl Batched {
 /// # Errors
 /// When nothing succeeded, or a member ended meanwhile.
 pub async fn run(args: BatchArgs, format: Format) -> Result<(), Failure> {
+    if args.ops > OPS_MAX && args.op != Op::Ingest {
+        let most = format!("a request has at most {OPS_MAX} operations (--ops), unless they are ingested");
+        return Err(Failure::new(Exit::Usage, most));
+    }
     let connected = args.target.connect()?;
     let processes = args.target.dir.as_deref().map(Processes::of).transpose()?;
     let members_cpu = || processes.as_ref().map(Processes::cpu).transpose();
@@ -105,7 +115,7 @@ async fn measure(args: &BatchArgs, kv: Arc<dyn Kv>) -> Result<Measured, Failure>
     let run = rng::secret_bytes().context(Exit::Error, "drawing the run's id")?;
     let run = match args.op {
         Op::Put => 0,
-        Op::Insert => u64::from_be_bytes(*run.first_chunk().expect("32 bytes hold eight")),
+        Op::Insert | Op::Ingest => u64::from_be_bytes(*run.first_chunk().expect("32 bytes hold eight")),
     };
     let value = Bytes::from(vec![b'x'; args.load.size as usize]);
     let (op, ops) = (args.op, u64::from(args.ops));
@@ -114,30 +124,47 @@ async fn measure(args: &BatchArgs, kv: Arc<dyn Kv>) -> Result<Measured, Failure>
         // All units of a request go to one group; clients are spread over the groups.
         let partition = Bytes::from(format!("bench/{client:05}"));
         move |request| {
-            let units: Vec<Unit> = (0..ops)
+            let pairs: Vec<(Bytes, Bytes)> = (0..ops)
                 .map(|number| {
                     let number = request * ops + number;
                     let number = if op == Op::Put { number % KEYS_PER_CLIENT } else { number };
                     let key = Bytes::from(format!("bench/{run:016x}/{client:05}/{number:010}"));
-                    let value = value.clone();
-                    let op = match op {
-                        Op::Put => DataOp::Put { key, value },
-                        Op::Insert => DataOp::InsertIfAbsent { key, value },
-                    };
-                    Unit { partition: partition.clone(), ops: vec![op] }
+                    (key, value.clone())
                 })
                 .collect();
-            let kv = Arc::clone(&kv);
+            let (kv, partition) = (Arc::clone(&kv), partition.clone());
             async move {
-                for outcome in kv.write(units).await {
-                    match outcome.map_err(|error| error.to_string())? {
-                        UnitOutcome::Done => {}
-                        UnitOutcome::Conflict { .. } => return Err("the key exists".to_owned()),
-                    }
+                match op {
+                    Op::Ingest => ingest(&*kv, &partition, pairs).await,
+                    Op::Put | Op::Insert => write(&*kv, &partition, op, pairs).await,
                 }
-                Ok(())
             }
         }
     });
     Ok(measured.await)
+}
+
+async fn write(kv: &dyn Kv, partition: &Bytes, op: Op, pairs: Vec<(Bytes, Bytes)>) -> Result<(), String> {
+    let unit = |(key, value)| {
+        let op = match op {
+            Op::Put => DataOp::Put { key, value },
+            Op::Insert | Op::Ingest => DataOp::InsertIfAbsent { key, value },
+        };
+        Unit { partition: partition.clone(), ops: vec![op] }
+    };
+    for outcome in kv.write(pairs.into_iter().map(unit).collect()).await {
+        match outcome.map_err(|error| error.to_string())? {
+            UnitOutcome::Done => {}
+            UnitOutcome::Conflict { .. } => return Err("the key exists".to_owned()),
+        }
+    }
+    Ok(())
+}
+
+async fn ingest(kv: &dyn Kv, partition: &Bytes, pairs: Vec<(Bytes, Bytes)>) -> Result<(), String> {
+    let pair = |(key, value)| (DataKey { partition: partition.clone(), key }, value);
+    match kv.ingest(pairs.into_iter().map(pair).collect()).await.map_err(|error| error.to_string())? {
+        IngestOutcome::Done { .. } => Ok(()),
+        IngestOutcome::Conflict { .. } => Err("the key exists".to_owned()),
+    }
 }

@@ -102,8 +102,7 @@ pub async fn run(args: ChurnArgs, format: Format) -> Result<(), Failure> {
         }
         let seconds = (clock.uptime() - began).as_secs_f64();
         if !args.no_compact {
-            let request = CompactionRequest { revision, physical: true };
-            let compacted = KvClient::new(channels[0].clone()).compact(request).await;
+            let compacted = compact(&channels, revision).await;
             compacted.context(Exit::Unavailable, format!("compacting at revision {revision}"))?;
         }
         tokio::time::sleep(Duration::from_secs(args.settle)).await;
@@ -162,6 +161,24 @@ async fn write(kv: &mut KvClient<Channel>, txn: &TxnRequest) -> Result<i64, Stat
             }
             Err(status) => return Err(status),
         }
+    }
+}
+
+/// Compacts, and again while it may not have been done: what is compacted already cannot be compacted twice.
+async fn compact(channels: &[Channel], revision: i64) -> Result<(), Status> {
+    let mut tries = 0;
+    loop {
+        let channel = channels[tries as usize % channels.len()].clone();
+        let request = CompactionRequest { revision, physical: true };
+        match KvClient::new(channel).compact(request).await {
+            Ok(_) => return Ok(()),
+            Err(status) if 0 < tries && status.code() == Code::OutOfRange => return Ok(()),
+            Err(status) if tries + 1 < TRIES_MAX && again(status.code()) => {
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            Err(status) => return Err(status),
+        }
+        tries += 1;
     }
 }
 

@@ -62,8 +62,7 @@ impl Readiness {
                 issued: file.issued,
                 frozen: file.state == FileState::Frozen,
             });
-        let verified =
-            access.build.and_then(|build| self.store.report(build).ok()).map(|report| report.verified);
+        let verified = access.build.and_then(|build| self.store.verified(build).ok()).unwrap_or_default();
         NodeReport {
             node: self.node,
             serving: waiting_for.is_none(),
@@ -73,7 +72,7 @@ impl Readiness {
             groups,
             problems,
             files: files.collect(),
-            verified: verified.unwrap_or_default(),
+            verified: verified.into_iter().collect(),
             counters: self.counters(&access),
         }
     }

@@ -38,7 +38,8 @@ impl IngestFile {
     #[must_use]
     pub fn pair(&self, number: u32) -> (Bytes, Bytes) {
         let key = format!("{}{number:05}", self.prefix);
-        let value: Vec<u8> = key.bytes().cycle().take(self.value_len).collect();
+        let mut value = key.repeat(self.value_len / key.len() + 1);
+        value.truncate(self.value_len);
         (key.into(), value.into())
     }
 }

@@ -59,9 +59,9 @@ impl IngestClient {
 
     /// A file; some are larger than a piece of an attachment, so that they go in more than one.
     fn draw(&mut self, name: u64) -> IngestFile {
-        let large = self.chance.random_ratio(1, 12);
+        let large = self.chance.random_ratio(1, 30);
         let value_len = if large {
-            self.chance.random_range(100_000..=600_000)
+            self.chance.random_range(250_000..=500_000)
         } else {
             self.chance.random_range(0..=900)
         };
