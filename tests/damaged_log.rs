@@ -18,7 +18,6 @@ fn etcdctl(cluster: &DevCluster, node: &str, words: &[&str]) -> Ran {
 /// The data directory of c1, which is ended, and the write-ahead file that holds its log.
 fn ended(cluster: &DevCluster) -> (PathBuf, PathBuf) {
     cluster.kill("c1");
-    std::thread::sleep(Duration::from_secs(1));
     let dir = Path::new(cluster.dir()).join("c1");
     let files = std::fs::read_dir(dir.join("log-db")).expect("a log").flatten().map(|file| file.path());
     let wal = files.filter(|file| file.extension().is_some_and(|end| end == "log")).max().expect("a WAL");
@@ -79,7 +78,6 @@ fn three_logs_torn_by_one_power_cut_start_again_by_themselves() {
     for node in ["a1", "b1", "c1"] {
         cluster.kill(node);
     }
-    std::thread::sleep(Duration::from_secs(1));
     for (node, tear) in [("a1", Tear::Zeros), ("b1", Tear::Within), ("c1", Tear::AfterHeader)] {
         let logs = std::fs::read_dir(Path::new(cluster.dir()).join(node).join("log-db")).expect("a log");
         let wals = logs.flatten().map(|file| file.path());

@@ -172,12 +172,17 @@ impl DevCluster {
         self.up_again();
     }
 
-    /// Ends a node as a power cut would.
+    /// Ends a node as a power cut would; it is gone when this returns.
     ///
     /// # Panics
     /// When it does not run.
     pub fn kill(&self, node: &str) {
         self.signal(node, "KILL");
+        let stat = format!("/proc/{}/stat", self.field(node, "pid"));
+        eventually("the process has ended", || {
+            let running = std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+            (!running).then_some(())
+        });
     }
 
     /// Sends a node's process a signal.
