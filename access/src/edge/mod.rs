@@ -83,7 +83,7 @@ impl Edge {
         clock: Arc<dyn Clock>,
     ) -> Arc<Edge> {
         let opens = Semaphore::new(config.opens_max);
-        let sessions = Sessions::new(config.session_key.clone(), SESSIONS_KEPT_MAX);
+        let sessions = Sessions::new(config.session_key, SESSIONS_KEPT_MAX);
         Arc::new(Edge { config, sessions, node, opener, clock, opens })
     }
 
