@@ -76,15 +76,7 @@ impl Session {
     }
 }
 
-/// Whom `token` names, if it is genuine and `now` is before its expiry.
-///
-/// # Errors
-/// [`TokenError`]. The signature is checked before the expiry is looked at.
-pub fn verify(key: &VerifyingKey, token: &str, now: UnixMs) -> Result<UserId, TokenError> {
-    read(key, token)?.user_at(now)
-}
-
-/// What `token` says, if it is genuine; it may have expired.
+/// What `token` says, if it is genuine; whether it has expired is for [`Session::user_at`] to say.
 ///
 /// # Errors
 /// [`TokenError`], but not that it has expired.
@@ -114,7 +106,7 @@ mod tests {
     }
 
     fn check(token: &str, now: u64) -> Result<UserId, TokenError> {
-        verify(&key().verifying_key(), token, UnixMs(now))
+        read(&key().verifying_key(), token)?.user_at(UnixMs(now))
     }
 
     #[test]
@@ -124,7 +116,7 @@ mod tests {
         assert_eq!(check(&token, 999), Ok(UserId(42)));
         assert_eq!(check(&token, 1_000), Err(TokenError::Expired));
         let other = SigningKey::from_bytes([6; 32]);
-        assert_eq!(verify(&other.verifying_key(), &token, UnixMs(0)), Err(TokenError::BadSignature));
+        assert_eq!(read(&other.verifying_key(), &token), Err(TokenError::BadSignature));
     }
 
     #[test]

@@ -134,8 +134,8 @@ fn session_token_text() {
         text,
         "AQAAAAAAD0JBAAABUr7MNQAculZdTYJp4PDE1ZGVxO-J56amJIUb0KbvxItyaaDZg_AoseYauIc54a1MhGh-02jIYWMMlA_jz5p2JBQKVTQG"
     );
-    let user = token::verify(&key.verifying_key(), &text, UnixMs(1_454_899_999_999));
-    assert_eq!(user, Ok(UserId(1_000_001)));
+    let session = token::read(&key.verifying_key(), &text).expect("genuine");
+    assert_eq!((session.user, session.expires), (UserId(1_000_001), UnixMs(1_454_900_000_000)));
 }
 
 #[test]

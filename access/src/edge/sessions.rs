@@ -26,7 +26,7 @@ impl Sessions {
     /// Whom `token` names.
     ///
     /// # Errors
-    /// As [`token::verify`].
+    /// As [`token::read`] and [`Session::user_at`].
     pub(super) fn user(&self, token: &str, now: UnixMs) -> Result<UserId, TokenError> {
         if let Some(session) = self.genuine.get(token) {
             return session.user_at(now);
