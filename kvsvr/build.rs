@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), files.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("::world::codec::SmallCodec")
         .extern_path(".hongbao.mux.v1", "::world::mux")
         .compile_fds(files)?;
     Ok(())

@@ -10,6 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     protos.retain(|path| path.extension().is_some_and(|extension| extension == "proto"));
     protos.sort();
     let descriptors = protox::compile(&protos, ["proto"])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("::world::codec::SmallCodec")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(&protos, ["proto", "../world/proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("::world::codec::SmallCodec")
         .extern_path(".hongbao.mux.v1", "::world::mux")
         .compile_fds(descriptors)?;
     Ok(())

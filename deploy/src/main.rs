@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// A put makes some hundred small allocations in three members, RocksDB's among them; glibc's allocator took
+/// a sixth of their processor time (`docs/performance.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     deploy::cli::main()
 }

@@ -24,7 +24,7 @@ use crate::etcd::forwarder::Forwarder;
 use crate::etcd::http::{Pages, add_pages};
 use crate::etcd::metrics::Metrics;
 use crate::etcd::{
-    AuthService, ClusterService, ElectionService, HealthService, HopService, Identity, KvService,
+    AuthService, ClusterService, ElectionService, EtcdPort, HealthService, HopService, Identity, KvService,
     LeaseService, LockService, MaintenanceService, MemberInfo, StateBytes, StreamService, Tools,
     WatchService,
 };
@@ -160,7 +160,7 @@ impl KvServer {
 
     /// What the etcd port serves; its server has to accept HTTP/1 as well.
     #[must_use]
-    pub fn etcd_routes(&self) -> Routes {
+    pub fn etcd_port(&self) -> EtcdPort {
         let watch = WatchServer::new(self.watch.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
@@ -178,7 +178,8 @@ impl KvServer {
             .add_service(ElectionServer::new(self.election.clone()))
             .add_service(ClusterServer::new(self.cluster.clone()))
             .add_service(MaintenanceServer::new(self.maintenance.clone()));
-        add_pages(routes.into_axum_router(), self.pages.clone()).into()
+        let router = add_pages(routes.into_axum_router(), self.pages.clone()).into();
+        EtcdPort::new(self.kv_service(), Arc::clone(&self.pages.metrics), router)
     }
 
     fn kv_service(&self) -> EtcdKvServer<KvService> {

@@ -118,6 +118,11 @@ impl<T> Backlog<T> {
         self.waiting.drain(..).filter_map(|waiting| waiting.caller).collect()
     }
 
+    /// How many wait, withdrawn ones included until they are passed over.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether nothing waits.
     #[cfg(test)]
     fn is_empty(&self) -> bool {

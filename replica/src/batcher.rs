@@ -1,11 +1,14 @@
 //! Turns many small commands into few large proposals, without a timer.
 //!
 //! ```text
-//!   propose --> backlog --> proposal --> Raft (at most 4 at once)
-//!     ^            ^ fills up while the proposals before it are on their way,
-//!     |              so batches grow with load and one lone command never waits
+//!   propose --> backlog --> proposal --> Raft (at most 2 at once)
+//!     ^            ^ fills up while the proposals before it are on their way, and while tasks
+//!     |              are ready to run that bring more: batches grow with load, and one lone
+//!     |              command never waits
 //!     +---- replies, one per command, in order ----+
 //! ```
+//! A proposal costs three members the same whatever is in it (threads woken, frames, an fsync each), so
+//! under load few large ones leave more of the processors for the commands themselves.
 //!
 //! Invariant: a command is answered exactly once, and "refused" or "not the leader" only when it
 //! certainly was not appended to any log. Everything else that is not a reply is "unknown".
@@ -29,8 +32,8 @@ use world::UnixMs;
 use crate::backlog::{Backlog, Bounds, Full};
 use crate::error::ProposeError;
 use crate::limits::{
-    BACKLOG_BYTES_MAX, BACKLOG_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSAL_BYTES_MAX, PROPOSAL_COMMANDS_MAX,
-    PROPOSALS_IN_FLIGHT_MAX,
+    BACKLOG_BYTES_MAX, BACKLOG_COMMANDS_MAX, COMMAND_BYTES_MAX, GATHER_YIELDS_IN_VAIN_MAX, GATHER_YIELDS_MAX,
+    PROPOSAL_BYTES_MAX, PROPOSAL_COMMANDS_MAX, PROPOSALS_IN_FLIGHT_MAX,
 };
 use crate::machine::Machine;
 use crate::member_id::MemberId;
@@ -107,12 +110,17 @@ impl Batcher {
         now: impl Fn() -> UnixMs,
     ) {
         let mut in_flight = FuturesUnordered::new();
+        let mut alone = true;
         loop {
             while in_flight.len() < PROPOSALS_IN_FLIGHT_MAX {
+                if !alone {
+                    self.gather().await;
+                }
                 let taken = self.backlog.lock().take();
                 if taken.is_empty() {
                     break;
                 }
+                alone = taken.len() == 1;
                 let (commands, callers): (Vec<Bytes>, Vec<Caller>) = taken.into_iter().unzip();
                 let proposal = Proposal::pack(now().0, commands.iter().map(Bytes::as_ref));
                 let (responder, result) = ProgressResponder::complete_only();
@@ -128,6 +136,20 @@ impl Batcher {
                 Some((result, callers)) = in_flight.next(), if !in_flight.is_empty() => self.settle(result, callers),
                 () = self.arrived.notified(), if in_flight.len() < PROPOSALS_IN_FLIGHT_MAX => {}
             }
+        }
+    }
+
+    /// Lets tasks run that are ready, for as long as they bring commands to those that wait.
+    async fn gather(&self) {
+        let (mut waiting, mut in_vain) = (self.backlog.lock().len(), 0);
+        for _ in 0..GATHER_YIELDS_MAX {
+            if waiting == 0 || waiting >= PROPOSAL_COMMANDS_MAX || in_vain == GATHER_YIELDS_IN_VAIN_MAX {
+                return;
+            }
+            tokio::task::yield_now().await;
+            let more = self.backlog.lock().len();
+            in_vain = if more > waiting { 0 } else { in_vain + 1 };
+            waiting = more;
         }
     }
 
@@ -182,5 +204,36 @@ pub(crate) fn replies_of(result: Option<ClientWriteResult<TypeConfig>>) -> Resul
         }),
         Some(Err(error)) => Err(ProposeError::Unknown(format!("leadership was lost: {error}"))),
         None => Err(ProposeError::Unknown("the replica stopped".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_is_ready_comes_along_and_nobody_is_waited_for_long() {
+        let batcher = Batcher::new(Arc::default());
+        let push = |batcher: &Batcher| {
+            let (caller, _) = oneshot::channel();
+            batcher.backlog.lock().push(Bytes::from_static(b"command"), caller).expect("room");
+        };
+        // Each comes one turn after the one before it; the last one after too many turns in which nobody came.
+        for turns in (0..10).chain([10 + GATHER_YIELDS_IN_VAIN_MAX + 1]) {
+            let batcher = Arc::clone(&batcher);
+            tokio::spawn(async move {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+                push(&batcher);
+            });
+        }
+        batcher.gather().await;
+        assert_eq!(batcher.backlog.lock().len(), 0, "without a command there is nothing to wait for");
+        push(&batcher);
+        batcher.gather().await;
+        assert_eq!(batcher.backlog.lock().len(), 11);
+        batcher.gather().await;
+        assert_eq!(batcher.backlog.lock().len(), 12, "it came later");
     }
 }

@@ -20,8 +20,12 @@ pub const COMMAND_BYTES_MAX: usize = 2 << 20;
 pub const PROPOSAL_COMMANDS_MAX: usize = 2_048;
 /// Bytes of commands after which a proposal takes no further one.
 pub const PROPOSAL_BYTES_MAX: usize = 1 << 20;
-/// Proposals of one group that are appended and not yet applied.
-pub const PROPOSALS_IN_FLIGHT_MAX: usize = 4;
+/// Proposals of one group that are appended and not yet applied: while one is on its way, the next is made.
+pub const PROPOSALS_IN_FLIGHT_MAX: usize = 2;
+/// How often other tasks may go first before a proposal is made, when the one before it was shared.
+pub const GATHER_YIELDS_MAX: usize = 32;
+/// How often in a row they may go first and bring nothing.
+pub const GATHER_YIELDS_IN_VAIN_MAX: usize = 4;
 /// Commands of one group that wait to be proposed; the next one is refused.
 pub const BACKLOG_COMMANDS_MAX: usize = 16_384;
 /// Bytes of commands of one group that wait to be proposed.

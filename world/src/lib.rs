@@ -16,6 +16,8 @@
 
 pub mod checked;
 pub mod clock;
+#[cfg(feature = "net")]
+pub mod codec;
 pub mod disk;
 pub mod mutant;
 #[cfg(feature = "net")]

@@ -4,6 +4,7 @@
 //! others.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use ticket::id::SlotNo;
 use ticket::sign::VerifyingKey;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
 use world::disk::Disk;
 use world::net::{Incoming, Net};
 use world::{Clock, Epoch, GroupId, NodeId};
@@ -382,27 +385,31 @@ impl Tasks {
         let routes = tonic::service::Routes::new(host.peer_service());
         let routes = groups.kv.peer_routes(routes);
         let routes = routes.add_service(queue::service::Service::server(groups.partitions.clone()));
-        self.serve_grpc(address, world::net::server(), routes).await
+        self.serve_grpc(address, world::net::server(), routes.prepare()).await
     }
 
     async fn serve_etcd(&mut self, address: &str, kv: &KvServer) -> Result<(), Failure> {
         self.tasks.push(tokio::spawn(until(self.stopped.clone(), kv.clone().run())));
         // Probes and Prometheus speak HTTP/1.
         let server = world::net::server().accept_http1(true);
-        self.serve_grpc(address, server, kv.etcd_routes()).await
+        self.serve_grpc(address, server, kv.etcd_port()).await
     }
 
-    async fn serve_grpc(
+    async fn serve_grpc<S>(
         &mut self,
         address: &str,
-        mut server: tonic::transport::Server,
-        routes: tonic::service::Routes,
-    ) -> Result<(), Failure> {
+        server: tonic::transport::Server,
+        service: S,
+    ) -> Result<(), Failure>
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+    {
         let incoming = self.listen(address).await?;
-        let server = server.add_routes(routes);
         let (stopped, fail, address) = (self.stopped(), self.fail.clone(), address.to_owned());
         self.tasks.push(tokio::spawn(async move {
-            if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
+            if let Err(error) = server.serve_with_incoming_shutdown(service, incoming, stopped).await {
                 let failure = Failure::new(Exit::Error, format!("the server at {address} ended: {error}"));
                 // Nobody listening means that the node is stopping.
                 let _ = fail.send(failure).await;

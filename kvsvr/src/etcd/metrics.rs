@@ -60,8 +60,8 @@ pub struct Metrics {
     state_bytes: StateBytes,
     quota: Quota,
     leader_changes: AtomicU64,
-    // By method and code.
-    calls: Mutex<BTreeMap<(String, usize), u64>>,
+    // By method, for each code.
+    calls: Mutex<BTreeMap<String, [u64; CODES.len()]>>,
 }
 
 struct Page(String);
@@ -114,8 +114,10 @@ impl Metrics {
         let status = headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse::<usize>().ok());
         let code = status.unwrap_or(0).min(CODES.len() - 1);
         let mut calls = self.calls.lock();
-        if calls.len() < METHODS_MAX || calls.contains_key(&(path.to_owned(), code)) {
-            *calls.entry((path.to_owned(), code)).or_default() += 1;
+        if let Some(counts) = calls.get_mut(path) {
+            counts[code] += 1;
+        } else if calls.len() < METHODS_MAX {
+            calls.entry(path.to_owned()).or_default()[code] += 1;
         }
     }
 
@@ -233,19 +235,19 @@ impl Metrics {
 
     fn calls(&self, page: &mut Page) {
         let calls = self.calls.lock().clone();
-        let mut started: BTreeMap<String, u64> = BTreeMap::new();
-        let mut handled = Vec::new();
-        for ((path, code), count) in &calls {
+        let (mut started, mut handled) = (Vec::new(), Vec::new());
+        for (path, counts) in &calls {
             let Some((service, method)) = path.trim_start_matches('/').split_once('/') else { continue };
             let stream = STREAMS.iter().any(|stream| path.ends_with(stream));
             let kind = if stream { "bidi_stream" } else { "unary" };
             let labels = format!("grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"");
-            *started.entry(labels.clone()).or_default() += count;
             if !stream {
-                handled.push((format!("grpc_code=\"{}\",{labels}", CODES[*code]), *count));
+                for (code, count) in CODES.iter().zip(counts).filter(|(_, count)| **count > 0) {
+                    handled.push((format!("grpc_code=\"{code}\",{labels}"), *count));
+                }
             }
+            started.push((labels, counts.iter().sum::<u64>()));
         }
-        let started: Vec<(String, u64)> = started.into_iter().collect();
         page.labelled("counter", "grpc_server_started_total", "Calls begun.", &started);
         page.labelled("counter", "grpc_server_handled_total", "Calls answered, by code.", &handled);
     }

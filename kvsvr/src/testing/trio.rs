@@ -20,6 +20,8 @@ use replica::transfer::TransferError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Server};
 use world::net::TcpNet;
 use world::{Clock, NodeId};
@@ -214,8 +216,8 @@ impl Trio {
                 quota,
             );
             let routes = server.peer_routes(tonic::service::Routes::default());
-            trio.tasks.push(serve(peers, routes));
-            trio.tasks.push(serve(etcd, server.etcd_routes()));
+            trio.tasks.push(serve(peers, routes.prepare()));
+            trio.tasks.push(serve(etcd, server.etcd_port()));
             trio.etcd.push(info.etcd_address.clone());
             trio.tasks.push(tokio::spawn(server.clone().run()));
             trio.servers.push(server);
@@ -260,11 +262,15 @@ fn address(listener: &TcpListener) -> String {
     listener.local_addr().expect("it listens").to_string()
 }
 
-fn serve(listener: TcpListener, routes: tonic::service::Routes) -> JoinHandle<()> {
+fn serve<S>(listener: TcpListener, service: S) -> JoinHandle<()>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+{
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(async move {
-        let served =
-            Server::builder().accept_http1(true).add_routes(routes).serve_with_incoming(incoming).await;
+        let served = Server::builder().accept_http1(true).serve_with_incoming(service, incoming).await;
         served.expect("the server runs until it is aborted");
     })
 }
