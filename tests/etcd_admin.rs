@@ -72,6 +72,8 @@ impl Teller {
         let mut errors = errors.join("\n");
         for (number, id) in self.leases.iter().enumerate() {
             for text in [&mut out, &mut errors] {
+                // etcdctl writes sixteen digits in some places; one id in sixteen begins with a zero.
+                *text = text.replace(&format!("{id:016x}"), &format!("L{number}"));
                 *text = text.replace(&format!("{id:x}"), &format!("L{number}"));
                 *text = text.replace(&id.to_string(), &format!("L{number}"));
             }
