@@ -118,6 +118,77 @@ fn a_wiped_disk_stays_out_until_it_is_replaced_and_then_three_vote_again() {
     });
 }
 
+/// Every group's members: how many vote, and how many follow without a vote.
+fn numbers(cluster: &DevCluster) -> Vec<(usize, usize)> {
+    let members = members(cluster);
+    let groups = members["nodes"].as_array().expect("nodes").iter();
+    let groups = groups.flat_map(|report| report["leads"].as_array().expect("groups"));
+    let count = |group: &Value, votes: bool| {
+        group["members"].as_array().expect("members").iter().filter(|member| member["votes"] == votes).count()
+    };
+    groups.map(|group| (count(group, true), count(group, false))).collect()
+}
+
+/// The way that stands in etcd's own book: remove, add as a learner, promote; and the short one.
+#[test]
+fn a_lost_member_is_removed_and_added_again_with_etcdctl() {
+    let cluster = DevCluster::up();
+    etcdctl(&cluster, "a1", &["put", "kept", "yes"]);
+    let list = etcdctl(&cluster, "a1", &["member", "list"]);
+    let of_c1: Vec<&str> = list.lines().find(|line| line.contains("c1")).expect("c1").split(", ").collect();
+    let (id, url) = (of_c1[0].to_owned(), format!("--peer-urls={}", of_c1[3]));
+    for (round, learner) in [("first", true), ("second", false)] {
+        cluster.kill("c1");
+        etcdctl(&cluster, "a1", &["member", "remove", &id]);
+        assert!(!etcdctl(&cluster, "b1", &["member", "list"]).contains("c1"));
+        assert!(numbers(&cluster).iter().all(|numbers| *numbers == (2, 0)), "{:?}", numbers(&cluster));
+        etcdctl(&cluster, "b1", &["put", "by-two", round]);
+
+        // Nothing runs there yet: the refusal says what to do.
+        let endpoint = format!("--endpoints=http://{}", cluster.field("a1", "etcd"));
+        let early = run(Command::new("etcdctl").arg(endpoint).args(["member", "add", "c1", &url]));
+        assert!(
+            early.code != 0 && early.err.contains("start c1 on an empty data directory"),
+            "{}",
+            early.err
+        );
+        std::fs::remove_dir_all(data_dir(&cluster, "c1")).expect("there");
+        let _serving = Serving::start(&cluster, "c1");
+        within(Duration::from_secs(30), "c1 answers", || report(&members(&cluster), "c1").map(drop));
+        if learner {
+            etcdctl(&cluster, "a1", &["member", "add", "c1", "--learner", &url]);
+            assert!(numbers(&cluster).iter().all(|numbers| *numbers == (2, 1)), "{:?}", numbers(&cluster));
+            within(Duration::from_secs(30), "the learner has caught up", || {
+                let endpoint = format!("--endpoints=http://{}", cluster.field("b1", "etcd"));
+                let ran = run(Command::new("etcdctl").arg(endpoint).args(["member", "promote", &id]));
+                (ran.code == 0).then_some(())
+            });
+        } else {
+            etcdctl(&cluster, "b1", &["member", "add", "c1", &url]);
+        }
+        within(Duration::from_secs(30), "three vote again", || {
+            let all = numbers(&cluster);
+            (all.len() > 3 && all.iter().all(|numbers| *numbers == (3, 0))).then_some(())
+        });
+        within(Duration::from_secs(30), "the cluster is healthy", || {
+            (hongbao(&["status", "--dir", cluster.dir()]).code == 0).then_some(())
+        });
+        if !learner {
+            // The new disk counts, and holds what was written before it came.
+            cluster.kill("a1");
+            within(Duration::from_secs(20), "c1 serves with b1 alone", || {
+                let endpoint = format!("--endpoints=http://{}", cluster.field("c1", "etcd"));
+                let ran = run(Command::new("etcdctl").arg(endpoint).args([
+                    "get",
+                    "by-two",
+                    "--command-timeout=2s",
+                ]));
+                ran.out.contains("second").then_some(())
+            });
+        }
+    }
+}
+
 #[test]
 fn a_swapped_disk_is_refused_and_put_back_it_serves() {
     let mut cluster = DevCluster::up();

@@ -282,6 +282,14 @@ impl Cluster {
         })
     }
 
+    /// Every Raft group of the cluster.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        let data = (1..=self.kv.data_groups).map(GroupId);
+        let partitions = (0..self.queue.partitions).map(|number| GroupId(QUEUE_GROUPS_FROM + number));
+        [SYSTEM_GROUP, CONTROL_GROUP].into_iter().chain(data).chain(partitions).collect()
+    }
+
     /// The nodes that hold a copy of every group: the first of each zone, one voter a zone.
     #[must_use]
     pub fn voters(&self) -> Vec<(NodeId, String)> {

@@ -14,6 +14,7 @@ pub mod distribute;
 pub mod failover;
 pub mod failure;
 pub mod http;
+pub mod membership;
 pub mod output;
 pub mod serve;
 pub mod store;

@@ -3,7 +3,7 @@
 //!
 //! Invariant: the group's own guards decide; what they refuse is handed on, not worked around.
 //!
-//! Not here: changing members. That concerns all groups of a node, not only this one.
+//! Not here: how members are changed. That concerns all groups of a node, not only this one, and is handed in.
 
 use async_trait::async_trait;
 use replica::error::ReadError;
@@ -50,4 +50,29 @@ impl<M: Machine> GroupAdmin for Group<M> {
     async fn transfer_leader(&self, to: NodeId) -> Result<(), TransferError> {
         Group::transfer_leader(self, to).await
     }
+}
+
+/// Why the members are not as etcd's client wanted them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeEnd {
+    /// A guard refuses; some groups may have been changed before. Why, for people.
+    Refused(String),
+    /// It is not through: somebody does not answer, or a disk is still being filled. Repeating goes on.
+    Open(String),
+}
+
+/// Changes a node's membership in all its groups at once.
+#[async_trait]
+pub trait MemberChanges: Send + Sync {
+    /// Has no disk of the node vote. Refused while it answers.
+    async fn remove_voter(&self, node: NodeId) -> Result<(), ChangeEnd>;
+
+    /// Has no disk of the node follow without a vote.
+    async fn remove_learner(&self, node: NodeId) -> Result<(), ChangeEnd>;
+
+    /// Has the disk that the node runs on follow without a vote.
+    async fn add_learner(&self, node: NodeId) -> Result<(), ChangeEnd>;
+
+    /// Gives a vote to the disk that the node runs on.
+    async fn promote(&self, node: NodeId) -> Result<(), ChangeEnd>;
 }

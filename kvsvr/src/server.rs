@@ -16,7 +16,7 @@ use tonic::service::Routes;
 use world::Clock;
 use world::net::Net;
 
-use crate::admin::GroupAdmin;
+use crate::admin::{GroupAdmin, MemberChanges};
 use crate::auth::AuthDesk;
 use crate::control_port::ControlPort;
 use crate::etcd::courier::Courier;
@@ -75,6 +75,8 @@ pub struct KvGroups {
     pub control: Arc<dyn GroupAdmin>,
     /// The data groups in order of their numbers.
     pub data: Vec<Arc<dyn KvGroup>>,
+    /// Changes their members.
+    pub changes: Arc<dyn MemberChanges>,
 }
 
 impl KvServer {
@@ -89,7 +91,7 @@ impl KvServer {
         state_bytes: StateBytes,
         quota: Quota,
     ) -> KvServer {
-        let KvGroups { system, control, data } = groups;
+        let KvGroups { system, control, data, changes } = groups;
         let system = ControlPort::new(system);
         let port = ControlPort::new(Arc::clone(&control) as Arc<dyn KvGroup>);
         let addresses = members.iter().map(|member| (member.node, member.peer_address.clone()));
@@ -132,7 +134,7 @@ impl KvServer {
             auth: AuthService::new(courier.clone()),
             pages: Pages { health, metrics },
             keeper,
-            cluster: ClusterService::new(courier.clone(), Arc::clone(&control), members),
+            cluster: ClusterService::new(courier.clone(), Arc::clone(&control), members, changes),
             maintenance: MaintenanceService::new(courier, control, state_bytes),
             stopping,
         }

@@ -14,7 +14,7 @@ use world::NodeId;
 use crate::group::Group;
 use crate::machine::Machine;
 use crate::member_id::MemberId;
-use crate::members::{MemberError, Step};
+use crate::members::{MemberError, Step, Wish};
 use crate::types::{Peer, TypeConfig};
 
 /// How long one step of a change may take before its outcome is given as unknown.
@@ -75,27 +75,28 @@ impl<M: Machine> Group<M> {
         self.set_voters(voters).await
     }
 
-    /// Does what comes next to put the disk `new`, at `address`, in the place of its node's lost
-    /// one, and answers what that was: called until it answers [`Step::Done`], by whom and on which
-    /// leader ever, with whatever interruptions. With `look` it only says what would come next.
+    /// Does what comes next towards a wish and answers what that was: called until it answers
+    /// [`Step::Done`], by whom and on which leader ever, with whatever interruptions. A new disk is reached at
+    /// `address`. With `look` it only says what would come next.
     ///
     /// # Errors
     /// [`ChangeError`].
-    pub async fn replace_disk(&self, new: MemberId, address: &str, look: bool) -> Result<Step, ChangeError> {
+    pub async fn towards(&self, wish: Wish, address: &str, look: bool) -> Result<Step, ChangeError> {
         self.check_leads()?;
-        let step = self.members().next_step(new)?;
+        let step = self.members().next_step(wish)?;
         if look {
             return Ok(step);
         }
-        match step.clone() {
-            Step::FinishChange => self.finish_change().await?,
-            Step::AddLearner => self.add_learner(new, address).await?,
-            Step::SetVoters(voters) => self.set_voters(voters).await?,
-            Step::RemoveLearners(learners) => {
+        match (step.clone(), wish.new_disk()) {
+            (Step::FinishChange, _) => self.finish_change().await?,
+            (Step::AddLearner, Some(new)) => self.add_learner(new, address).await?,
+            (Step::SetVoters(voters), _) => self.set_voters(voters).await?,
+            (Step::RemoveLearners(learners), _) => {
                 let ids = learners.into_iter().map(MemberId::raft_id).collect();
                 self.change(ChangeMembers::RemoveNodes(ids), Steps::One).await?;
             }
-            Step::Wait { .. } | Step::Done => {}
+            (Step::AddLearner, None) => unreachable!("a disk is added only when one is wished for"),
+            (Step::Wait { .. } | Step::Done, _) => {}
         }
         Ok(step)
     }

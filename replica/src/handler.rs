@@ -19,7 +19,7 @@ use crate::change::ChangeError;
 use crate::group::Group;
 use crate::machine::Machine;
 use crate::member_id::MemberId;
-use crate::members::{Step, best_successor};
+use crate::members::{Step, Wish, best_successor};
 use crate::network::service::{Acquaintance, PeerHandler};
 use crate::state::{SnapshotData, StagedSnapshot};
 use crate::status::GroupStatus;
@@ -35,7 +35,7 @@ pub(crate) trait HostedGroup: Send + Sync {
     /// The voter that could lead next, when this member leads.
     fn successor(&self) -> Option<NodeId>;
     async fn move_leader(&self, to: NodeId) -> Result<(), TransferError>;
-    async fn replace_disk(&self, new: MemberId, address: &str, look: bool) -> Result<Step, ChangeError>;
+    async fn towards(&self, wish: Wish, address: &str, look: bool) -> Result<Step, ChangeError>;
     /// Stands for election now.
     async fn stand(&self);
     /// Takes a snapshot now.
@@ -66,8 +66,8 @@ impl<M: Machine> HostedGroup for Group<M> {
         self.transfer_leader(to).await
     }
 
-    async fn replace_disk(&self, new: MemberId, address: &str, look: bool) -> Result<Step, ChangeError> {
-        Group::replace_disk(self, new, address, look).await
+    async fn towards(&self, wish: Wish, address: &str, look: bool) -> Result<Step, ChangeError> {
+        Group::towards(self, wish, address, look).await
     }
 
     async fn stand(&self) {

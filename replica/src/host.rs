@@ -37,7 +37,7 @@ use crate::identity::{HOST_GROUP, Identity, LOG_DIR, REPLACE, STATE_DIR};
 use crate::log::{LogStore, LogWriter};
 use crate::machine::Machine;
 use crate::member_id::MemberId;
-use crate::members::Step;
+use crate::members::{Step, Wish};
 use crate::network::client::Factory;
 use crate::network::link::Links;
 use crate::network::meet::meet;
@@ -247,27 +247,28 @@ impl Host {
         problems
     }
 
-    /// Does what comes next, in every group that this host leads, to put the disk `new` at `address`
-    /// in the place of its node's lost one. Called on every host until every group answers
-    /// [`Step::Done`]. With `look` nothing is changed.
+    /// Does what comes next towards a wish in every group that this host leads. Called on every host until
+    /// every group answers [`Step::Done`]. With `look` nothing is changed. A new disk is reached at `address`.
     ///
     /// # Errors
     /// When another member answers at `address`; why, for people.
-    pub async fn replace_disk(
+    pub async fn towards(
         &self,
-        new: MemberId,
+        wish: Wish,
         address: &str,
         look: bool,
     ) -> Result<Vec<(GroupId, Result<Step, ChangeError>)>, String> {
         let led: Vec<_> = self.hosted().into_iter().filter(|group| group.report().is_leader).collect();
         let Some(first) = led.first() else { return Ok(Vec::new()) };
-        let met = meet(&self.links, address, first.group_id(), false).await?;
-        if met.member != new {
-            return Err(format!("{address} answers as {}, not as {new}", met.member));
+        if let Some(new) = wish.new_disk() {
+            let met = meet(&self.links, address, first.group_id(), false).await?;
+            if met.member != new {
+                return Err(format!("{address} answers as {}, not as {new}", met.member));
+            }
         }
         let mut steps = Vec::new();
         for group in led {
-            steps.push((group.group_id(), group.replace_disk(new, address, look).await));
+            steps.push((group.group_id(), group.towards(wish, address, look).await));
         }
         Ok(steps)
     }

@@ -4,11 +4,12 @@
 //! ```text
 //!   learner --(caught up)--> voter
 //!   replace a node's disk:   new disk in as learner --(caught up)--> old out, new in, in one change
+//!   in etcd's steps:         old out | new disk in as learner | --(caught up)--> voter
 //! ```
 //!
 //! Invariant: after every allowed change the voters that are known to be alive and caught up are
-//! a majority, so the change cannot be what takes the group away. A disk that answers is never
-//! replaced: it has not lost anything.
+//! a majority, so the change cannot be what takes the group away. A voter that answers is neither replaced
+//! nor removed: it has not lost anything.
 //!
 //! Not here: carrying a change out (openraft's joint consensus does, through
 //! [`crate::group::Group`]), and where members should stand (placement decides that).
@@ -39,7 +40,31 @@ pub struct View {
     pub lag_entries_max: u64,
 }
 
-/// What comes next in replacing a node's disk.
+/// What an operator wants of a node's disks in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The disk votes, and no other of its node is a member.
+    Voter(MemberId),
+    /// The disk follows without a vote; what votes for its node stays.
+    Learner(MemberId),
+    /// No disk of the node votes.
+    NoVoter(NodeId),
+    /// No disk of the node follows without a vote.
+    NoLearner(NodeId),
+}
+
+impl Wish {
+    /// The disk that is to become a member.
+    #[must_use]
+    pub fn new_disk(self) -> Option<MemberId> {
+        match self {
+            Wish::Voter(new) | Wish::Learner(new) => Some(new),
+            Wish::NoVoter(_) | Wish::NoLearner(_) => None,
+        }
+    }
+}
+
+/// What comes next towards a wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A change was left half done; end it first.
@@ -51,11 +76,11 @@ pub enum Step {
         /// Log entries it lacks; `None` while it has not answered.
         lag: Option<u64>,
     },
-    /// The new disk holds everything: these become the voters.
+    /// These become the voters: whoever is new among them holds everything.
     SetVoters(BTreeSet<MemberId>),
-    /// Learners that an earlier replacement of the same node left behind.
+    /// These follow without a vote, and shall not.
     RemoveLearners(BTreeSet<MemberId>),
-    /// Only the new disk is a member, and it votes.
+    /// The group is as wished.
     Done,
 }
 
@@ -212,43 +237,106 @@ impl View {
         Ok(voters)
     }
 
-    /// What comes next to put `new` in the place of every other disk of its node. Asked again after
-    /// every step and after every interruption, it goes on where the group stands.
+    /// What comes next towards a wish. Asked again after every step and after every interruption, it goes on
+    /// where the group stands.
     ///
     /// # Errors
     /// [`MemberError`]; then nothing may be done now.
-    pub fn next_step(&self, new: MemberId) -> Result<Step, MemberError> {
-        let others = |members: &BTreeSet<MemberId>| -> BTreeSet<MemberId> {
-            members.iter().filter(|member| member.node == new.node && **member != new).copied().collect()
-        };
-        let (old_voters, old_learners) = (others(&self.voters), others(&self.learners));
+    pub fn next_step(&self, wish: Wish) -> Result<Step, MemberError> {
         if self.is_joint() {
             // Each by itself: of both together two disks of one node may be lost, the old one and the one that
             // was to take its place.
             self.majorities.iter().try_for_each(|voters| self.check_quorum(voters))?;
             return Ok(Step::FinishChange);
         }
+        match wish {
+            Wish::Voter(new) => self.towards_voter(new),
+            Wish::Learner(new) => self.towards_learner(new),
+            Wish::NoVoter(node) => self.towards_no_voter(node),
+            Wish::NoLearner(node) => {
+                let learners = of_node(&self.learners, node);
+                if learners.is_empty() { self.done() } else { Ok(Step::RemoveLearners(learners)) }
+            }
+        }
+    }
+
+    fn towards_voter(&self, new: MemberId) -> Result<Step, MemberError> {
+        let others = |members: &BTreeSet<MemberId>| -> BTreeSet<MemberId> {
+            of_node(members, new.node).into_iter().filter(|member| *member != new).collect()
+        };
+        let (old_voters, old_learners) = (others(&self.voters), others(&self.learners));
         if let Some(alive) = old_voters.union(&old_learners).find(|old| self.alive.contains_key(*old)) {
             return Err(MemberError::Alive { member: *alive });
         }
         if self.voters.contains(&new) && old_voters.is_empty() {
-            if self.pending {
-                return Err(MemberError::InProgress);
-            }
-            return Ok(if old_learners.is_empty() { Step::Done } else { Step::RemoveLearners(old_learners) });
+            return if old_learners.is_empty() {
+                self.done()
+            } else {
+                Ok(Step::RemoveLearners(old_learners))
+            };
         }
-        let Some(old) = old_voters.first() else {
-            return Err(MemberError::NotVoter { node: new.node });
-        };
+        if old_voters.is_empty() {
+            self.check_place_for(new)?;
+        }
         if !self.learners.contains(&new) {
             self.check_add_learner(new)?;
             return Ok(Step::AddLearner);
         }
         match self.check_caught_up(new) {
-            Ok(()) => self.check_replace(*old, new).map(Step::SetVoters),
+            Ok(()) => match old_voters.first() {
+                Some(old) => self.check_replace(*old, new).map(Step::SetVoters),
+                None => {
+                    let voters = self.voters.iter().copied().chain([new]).collect();
+                    self.check_change(&voters)?;
+                    Ok(Step::SetVoters(voters))
+                }
+            },
             Err(MemberError::Behind { lag, .. }) => Ok(Step::Wait { lag: Some(lag) }),
             Err(MemberError::Silent { .. }) => Ok(Step::Wait { lag: None }),
             Err(error) => Err(error),
+        }
+    }
+
+    fn towards_learner(&self, new: MemberId) -> Result<Step, MemberError> {
+        if self.learners.contains(&new) {
+            return self.done();
+        }
+        if of_node(&self.voters, new.node).is_empty() {
+            self.check_place_for(new)?;
+        }
+        self.check_add_learner(new)?;
+        Ok(Step::AddLearner)
+    }
+
+    fn towards_no_voter(&self, node: NodeId) -> Result<Step, MemberError> {
+        let old = of_node(&self.voters, node);
+        if old.is_empty() {
+            return self.done();
+        }
+        if let Some(alive) = old.iter().find(|old| self.alive.contains_key(*old)) {
+            return Err(MemberError::Alive { member: *alive });
+        }
+        let rest: BTreeSet<MemberId> = self.voters.difference(&old).copied().collect();
+        if rest.is_empty() {
+            return Err(MemberError::NoVoters);
+        }
+        // All of them may be needed for a majority: as many as with the lost one, which no majority can count on.
+        self.check_quorum(&rest)?;
+        self.check_quorum(&self.voters)?;
+        Ok(Step::SetVoters(rest))
+    }
+
+    // What is not known to be committed may be taken back.
+    fn done(&self) -> Result<Step, MemberError> {
+        if self.pending { Err(MemberError::InProgress) } else { Ok(Step::Done) }
+    }
+
+    // A node that had no voter gets one only where one was removed: an odd number votes then.
+    fn check_place_for(&self, new: MemberId) -> Result<(), MemberError> {
+        if self.voters.len().is_multiple_of(2) {
+            Ok(())
+        } else {
+            Err(MemberError::NotVoter { node: new.node })
         }
     }
 
@@ -259,6 +347,10 @@ impl View {
         }
         Ok(())
     }
+}
+
+fn of_node(members: &BTreeSet<MemberId>, node: NodeId) -> BTreeSet<MemberId> {
+    members.iter().filter(|member| member.node == node).copied().collect()
 }
 
 /// The voter to lead next: it answers, lacks the fewest entries, and is not `leader`. Among equals

@@ -179,7 +179,9 @@ async fn a_zone_that_answers_reads_without_asking_a_quorum_is_found_out() {
         return;
     }
     let runs = Runs::Mutant("read-without-quorum");
-    let (judgement, _) = play(runs, &[Fault::CutOff], Duration::from_secs(20), true).await;
+    // Whether a client reads from a zone that is cut off what was written elsewhere meanwhile is chance: in half of
+    // this time a run saw nothing of it.
+    let (judgement, _) = play(runs, &[Fault::CutOff], Duration::from_secs(40), true).await;
     let mut broken = judgement.verdicts.iter().filter(|(_, verdict)| verdict.violation_count > 0);
     assert!(broken.any(|(_, verdict)| verdict.property == "the KV is linearizable"), "{}", judgement.say());
     assert!(judgement.opinions.split.is_empty(), "{:?}", judgement.opinions);

@@ -20,8 +20,8 @@ use world::net::Net;
 use world::{Clock, NodeId, ZoneId};
 
 use super::api::{
-    BuildReport, DrainReport, DrainRequest, EventReport, GroupMove, MembersReport, NodeReport, ReplaceReport,
-    ReplaceRequest, ZoneOutcome, ZoneRequest, ZonesReport,
+    BuildReport, DrainReport, DrainRequest, EventReport, GroupMove, MemberRequest, MembersReport, NodeReport,
+    StepsReport, ZoneOutcome, ZoneRequest, ZonesReport,
 };
 use super::observer::Observer;
 use super::{drain, event, keys, members};
@@ -105,7 +105,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/drain", post(drain))
         .route("/v1/rebalance", post(rebalance))
         .route("/v1/members", get(members))
-        .route("/v1/members/{node}/replace", post(replace_member))
+        .route("/v1/members/{node}", post(change_member))
         .route("/v1/builds/{build}", get(build))
         .route("/v1/builds/{build}/roster", put(put_roster))
         .route("/v1/builds/{build}/files/{file}", put(put_file))
@@ -196,17 +196,17 @@ async fn members(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answere
     Ok(axum::Json(members::report(&admin.host)))
 }
 
-async fn replace_member(
+async fn change_member(
     State(admin): State<Arc<Admin>>,
     Path(node): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answered<ReplaceReport> {
+) -> Answered<StepsReport> {
     admin.check_token(&headers)?;
     let node: NodeId = parse(&node)?;
-    let request: ReplaceRequest = parse_json(&body)?;
+    let request: MemberRequest = parse_json(&body)?;
     let address = &admin.cluster.node(node)?.peers;
-    Ok(axum::Json(members::replace(&admin.host, node, address, &request).await?))
+    Ok(axum::Json(members::change(&admin.host, node, address, &request).await?))
 }
 
 async fn build(

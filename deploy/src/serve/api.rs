@@ -9,7 +9,7 @@
 //!   POST /v1/drain                     DrainRequest -> DrainReport   this node
 //!   POST /v1/rebalance                 groups this node leads and another is home of -> [GroupMove]
 //!   GET  /v1/members                   MembersReport
-//!   POST /v1/members/{node}/replace    ReplaceRequest -> ReplaceReport
+//!   POST /v1/members/{node}            MemberRequest -> StepsReport
 //!   PUT  /v1/builds/{b}/roster         signed roster   -> BuildReport
 //!   PUT  /v1/builds/{b}/files/{n}      a ticket file   -> BuildReport
 //!   GET  /v1/builds/{b}                BuildReport
@@ -236,12 +236,27 @@ pub struct MembersReport {
     pub problems: Vec<String>,
 }
 
-/// Which disk takes the place of a node's lost one.
+/// What is wanted of a node's disks in every group (`replica::members::Wish`). Disks are written as the node
+/// itself names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum MemberWish {
+    /// This disk votes, in the place of every other of its node.
+    Voter(String),
+    /// This disk follows without a vote.
+    Learner(String),
+    /// No disk of the node votes.
+    NoVoter,
+    /// No disk of the node follows without a vote.
+    NoLearner,
+}
+
+/// One step towards a wish, please, in the groups that the asked node leads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ReplaceRequest {
-    /// The new disk, as the node itself names it.
-    pub disk: String,
+pub struct MemberRequest {
+    /// What is wanted.
+    pub wish: MemberWish,
     /// Logged.
     pub reason: String,
     /// Only say what would come next.
@@ -251,7 +266,7 @@ pub struct ReplaceRequest {
 
 /// What was done in one group, or comes next with `dry_run`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct GroupReplacement {
+pub struct GroupStep {
     /// Its number.
     pub group: u32,
     /// `control`, `data 1`, `queue 0`.
@@ -265,9 +280,9 @@ pub struct GroupReplacement {
 
 /// What one node did in the groups that it leads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReplaceReport {
+pub struct StepsReport {
     /// Those groups.
-    pub groups: Vec<GroupReplacement>,
+    pub groups: Vec<GroupStep>,
 }
 
 /// How far one node holds a build.

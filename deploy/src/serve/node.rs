@@ -42,10 +42,12 @@ use super::observer::Observer;
 use super::payments::Payments;
 use super::readiness::Readiness;
 use super::storage::Storage;
+use crate::cli::target::Connected;
 use crate::clients;
 use crate::config::{CONTROL_GROUP, Cluster, Node, QUEUE_GROUPS_FROM, SYSTEM_GROUP};
 use crate::dev::admin_token;
 use crate::failure::{Context, Exit, Failure};
+use crate::membership::EtcdMembers;
 use crate::store::TicketStore;
 use kvsvr::api::{Compare, ControlOp, Kv};
 
@@ -284,12 +286,14 @@ async fn add_groups(
     let cluster_id = u64::from_be_bytes(digest.as_bytes()[..8].try_into().expect("eight bytes"));
     let identity = Identity { cluster_id, node: id };
     let (storage, data_dir) = (Arc::clone(&doors.storage), cluster.node(id)?.data_dir.clone());
+    let connected = Connected::to(cluster.clone(), Arc::clone(&doors.net), &*doors.disk)?;
+    let changes = Arc::new(EtcdMembers(Arc::new(connected)));
     let kv = KvServer::new(
         identity,
         members.collect(),
         Arc::clone(&doors.net),
         Arc::clone(&doors.clock),
-        KvGroups { system, control, data },
+        KvGroups { system, control, data, changes },
         Arc::new(move || storage.state_bytes(&data_dir)),
         Quota::new(cluster.kv.quota_bytes),
     );

@@ -20,7 +20,7 @@ use crate::machine::data::DataMachine;
 use crate::machine::encode_command;
 use crate::quota::Quota;
 use crate::server::{KvGroups, KvServer};
-use crate::testing::trio::Shared;
+use crate::testing::trio::{NoChanges, Shared};
 use crate::testing::{LocalMachine, LocalMember};
 use crate::wire::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest};
 use crate::wire::native::control_command::Command;
@@ -67,7 +67,7 @@ impl Node {
             vec![info],
             Arc::clone(&net),
             Arc::new(SystemClock::new()),
-            KvGroups { system, control, data: vec![data] },
+            KvGroups { system, control, data: vec![data], changes: Arc::new(NoChanges) },
             Arc::new(|| 0),
             Quota::new(0),
         );

@@ -1,13 +1,18 @@
-//! The Cluster service: the control group's members.
+//! The Cluster service: the control group's members, which are those of every group.
 //!
-//! Here a member is a node that `cluster.toml` names, with its addresses, and a group keeps three
-//! of them: two or four voters survive no more losses than one or three fewer. A lost disk is
-//! replaced in all of a node's groups at once, by `hongbao kv member replace`. So what etcd does step
-//! by step (remove, add, promote) is checked here as etcd checks it, in its order and words, and a
-//! step that would leave another number of voters ends as it does at an etcd that fears for its
-//! quorum. `docs/kvsvr-members.md` is the table of what is answered to what.
+//! ```text
+//!   remove a member whose disk is lost --> two vote
+//!   add its node, on an empty disk     --> a learner --(caught up)--> promote: three vote again
+//! ```
+//! Here a member is a node that `cluster.toml` names, with its addresses, and three vote: what is added is the
+//! new disk of a node that was removed. What would make it two or four for longer is answered as an etcd that
+//! fears for its quorum answers it. Each check is made in etcd's order and told in its words;
+//! `docs/kvsvr-members.md` is the table.
 //!
-//! Invariant: nothing here changes who votes, and no call is acknowledged that changed nothing it was to change.
+//! Invariant: a call is acknowledged when every group is as it wanted. What one that was cut off left open, the
+//! next of the three goes on with: promoting a disk removes and adds what is still to be removed and added.
+//!
+//! Not here: how a change is driven through all groups ([`crate::admin::MemberChanges`]).
 
 use std::sync::Arc;
 
@@ -16,7 +21,7 @@ use world::NodeId;
 
 use super::courier::Courier;
 use super::{MemberInfo, member_id, node_of};
-use crate::admin::GroupAdmin;
+use crate::admin::{ChangeEnd, GroupAdmin, MemberChanges};
 use crate::control_port::read_error;
 use crate::wire::etcdserverpb::cluster_server::Cluster;
 use crate::wire::etcdserverpb::{
@@ -31,6 +36,7 @@ pub struct ClusterService {
     courier: Courier,
     group: Arc<dyn GroupAdmin>,
     nodes: Arc<Vec<MemberInfo>>,
+    changes: Arc<dyn MemberChanges>,
 }
 
 impl ClusterService {
@@ -39,8 +45,9 @@ impl ClusterService {
         courier: Courier,
         group: Arc<dyn GroupAdmin>,
         nodes: Vec<MemberInfo>,
+        changes: Arc<dyn MemberChanges>,
     ) -> ClusterService {
-        ClusterService { courier, group, nodes: Arc::new(nodes) }
+        ClusterService { courier, group, nodes: Arc::new(nodes), changes }
     }
 
     fn check_admin<T>(&self, request: &Request<T>) -> Result<(), Status> {
@@ -57,6 +64,14 @@ impl ClusterService {
         let voters = members.voters.into_iter().map(|node| self.member(node, false));
         let learners = members.learners.into_iter().map(|node| self.member(node, true));
         voters.chain(learners).collect()
+    }
+
+    /// After a change: this member may hear of it later than who made it.
+    async fn members_now(&self) -> Vec<Member> {
+        if let Err(error) = self.group.read_barrier_anywhere().await {
+            tracing::debug!(%error, "the members are told as this one knows them");
+        }
+        self.members()
     }
 
     fn member(&self, node: NodeId, is_learner: bool) -> Member {
@@ -94,6 +109,16 @@ fn urls_exist() -> Status {
 
 fn not_enough_started() -> Status {
     Status::failed_precondition("etcdserver: re-configuration failed due to not enough started members")
+}
+
+fn not_in_sync() -> Status {
+    Status::failed_precondition("etcdserver: can only promote a learner member which is in sync with leader")
+}
+
+/// What is not through is what etcd calls timed out: its clients know that it may be repeated.
+fn timed_out(reason: &str) -> Status {
+    tracing::warn!(reason, "a change of members is not through");
+    Status::unavailable("etcdserver: request timed out")
 }
 
 fn shares_url(member: &Member, urls: &[String]) -> bool {
@@ -136,11 +161,27 @@ impl Cluster for ClusterService {
         if self.members().iter().any(|member| shares_url(member, &request.peer_ur_ls)) {
             return Err(urls_exist());
         }
-        if request.is_learner {
-            // The only learner there is, for a while, is the disk that replaces a lost one.
-            return Err(Status::failed_precondition("etcdserver: too many learner members in cluster"));
-        }
-        Err(not_enough_started())
+        let added = self.nodes.iter().find(|info| request.peer_ur_ls == [url(&info.peer_address)]);
+        let Some(node) = added.map(|info| info.node) else {
+            // Three nodes hold the groups, and cluster.toml names them.
+            return Err(match request.is_learner {
+                true => Status::failed_precondition("etcdserver: too many learner members in cluster"),
+                false => not_enough_started(),
+            });
+        };
+        self.changes.add_learner(node).await.map_err(|end| match end {
+            ChangeEnd::Refused(reason) => {
+                tracing::warn!(reason, "no member is added");
+                not_enough_started()
+            }
+            // The cure stands in it: the node has to run before it is added.
+            ChangeEnd::Open(reason) => Status::unavailable(reason),
+        })?;
+        // It is told as what it is: a learner still when it is not filled yet.
+        let votes = !request.is_learner && self.changes.promote(node).await.is_ok();
+        let member = Some(self.member(node, !votes));
+        let members = self.members_now().await;
+        Ok(Response::new(MemberAddResponse { header: self.header(), member, members }))
     }
 
     async fn member_remove(
@@ -148,8 +189,26 @@ impl Cluster for ClusterService {
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
         self.check_admin(&request)?;
-        self.find(request.into_inner().id)?;
-        Err(not_enough_started())
+        let id = request.into_inner().id;
+        self.find(id)?;
+        let node = node_of(id).ok_or_else(not_found)?;
+        // The two disks of a node that is being replaced share its id: first goes the one that does not vote.
+        let learns = self.members().iter().any(|member| member.id == id && member.is_learner);
+        let removed = match learns {
+            true => self.changes.remove_learner(node).await,
+            false => self.changes.remove_voter(node).await,
+        };
+        match removed {
+            Ok(()) => {
+                let members = self.members_now().await;
+                Ok(Response::new(MemberRemoveResponse { header: self.header(), members }))
+            }
+            Err(ChangeEnd::Refused(reason)) => {
+                tracing::warn!(reason, "no member is removed");
+                Err(not_enough_started())
+            }
+            Err(ChangeEnd::Open(reason)) => Err(timed_out(&reason)),
+        }
     }
 
     async fn member_update(
@@ -176,11 +235,21 @@ impl Cluster for ClusterService {
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         self.check_admin(&request)?;
-        if self.find(request.into_inner().id)?.is_learner {
-            // It will vote when it has caught up: the replacement that added it sees to that.
-            let waits = "etcdserver: can only promote a learner member which is in sync with leader";
-            return Err(Status::failed_precondition(waits));
+        let id = request.into_inner().id;
+        self.find(id)?;
+        let learner = self.members().into_iter().find(|member| member.id == id && member.is_learner);
+        let node = learner
+            .and_then(|learner| node_of(learner.id))
+            .ok_or_else(|| Status::failed_precondition("etcdserver: can only promote a learner member"))?;
+        match self.changes.promote(node).await {
+            Ok(()) => {
+                let members = self.members_now().await;
+                Ok(Response::new(MemberPromoteResponse { header: self.header(), members }))
+            }
+            Err(ChangeEnd::Refused(reason) | ChangeEnd::Open(reason)) => {
+                tracing::warn!(reason, "no learner is promoted");
+                Err(not_in_sync())
+            }
         }
-        Err(Status::failed_precondition("etcdserver: can only promote a learner member"))
     }
 }

@@ -27,7 +27,7 @@ use world::net::TcpNet;
 use world::{Clock, NodeId};
 
 use super::{LocalMachine, MemoryView};
-use crate::admin::{GroupAdmin, Members};
+use crate::admin::{ChangeEnd, GroupAdmin, MemberChanges, Members};
 use crate::etcd::{Identity, MemberInfo};
 use crate::group::{KvGroup, Standing};
 use crate::machine::control::ControlMachine;
@@ -158,6 +158,34 @@ impl GroupAdmin for Member {
     }
 }
 
+/// Three members that all answer: none is removed, none added.
+pub struct NoChanges;
+
+impl NoChanges {
+    fn refused() -> Result<(), ChangeEnd> {
+        Err(ChangeEnd::Refused("all three answer".to_owned()))
+    }
+}
+
+#[async_trait]
+impl MemberChanges for NoChanges {
+    async fn remove_voter(&self, _: NodeId) -> Result<(), ChangeEnd> {
+        NoChanges::refused()
+    }
+
+    async fn remove_learner(&self, _: NodeId) -> Result<(), ChangeEnd> {
+        NoChanges::refused()
+    }
+
+    async fn add_learner(&self, _: NodeId) -> Result<(), ChangeEnd> {
+        NoChanges::refused()
+    }
+
+    async fn promote(&self, _: NodeId) -> Result<(), ChangeEnd> {
+        NoChanges::refused()
+    }
+}
+
 /// a1, b1 and c1.
 ///
 /// # Panics
@@ -211,7 +239,7 @@ impl Trio {
                 members.clone(),
                 net,
                 Arc::clone(&clock),
-                KvGroups { system, control, data: Vec::new() },
+                KvGroups { system, control, data: Vec::new(), changes: Arc::new(NoChanges) },
                 bytes,
                 quota,
             );

@@ -88,7 +88,7 @@ const TWO: [(&str, u64); 2] = [("a1", 1_000), ("b1", 1_000)];
 #[test]
 fn a_lost_disk_is_replaced_step_by_step_from_wherever_the_group_stands() {
     let new = member("c1.2");
-    let check = |view: &View, expected: Step| assert_eq!(view.next_step(new), Ok(expected));
+    let check = |view: &View, expected: Step| assert_eq!(view.next_step(Wish::Voter(new)), Ok(expected));
     check(&view(&["a1", "b1", "c1"], &[], &TWO), Step::AddLearner);
     let mut filling = view(&["a1", "b1", "c1"], &["c1.2"], &TWO);
     check(&filling, Step::Wait { lag: None });
@@ -101,7 +101,11 @@ fn a_lost_disk_is_replaced_step_by_step_from_wherever_the_group_stands() {
     let mut done = view(&["a1", "b1", "c1.2"], &[], &TWO);
     check(&done, Step::Done);
     let pending = View { pending: true, ..done.clone() };
-    assert_eq!(pending.next_step(member("c1.2")), Err(MemberError::InProgress), "what may be taken back");
+    assert_eq!(
+        pending.next_step(Wish::Voter(member("c1.2"))),
+        Err(MemberError::InProgress),
+        "what may be taken back"
+    );
     // An earlier replacement was given up when its disk was lost as well.
     done.learners = members(&["c1.9"]);
     check(&done, Step::RemoveLearners(members(&["c1.9"])));
@@ -111,26 +115,92 @@ fn a_lost_disk_is_replaced_step_by_step_from_wherever_the_group_stands() {
 fn a_change_is_finished_although_the_old_disk_and_the_one_that_was_to_take_its_place_are_lost() {
     let mut joint = view(&["a1", "b1", "c1", "c1.2"], &[], &TWO);
     joint.majorities = vec![members(&["a1", "b1", "c1"]), members(&["a1", "b1", "c1.2"])];
-    assert_eq!(joint.next_step(member("c1.3")), Ok(Step::FinishChange));
+    assert_eq!(joint.next_step(Wish::Voter(member("c1.3"))), Ok(Step::FinishChange));
     joint.alive.remove(&member("b1"));
-    assert_eq!(joint.next_step(member("c1.3")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+    assert_eq!(
+        joint.next_step(Wish::Voter(member("c1.3"))),
+        Err(MemberError::NoQuorum { alive: 1, count: 3 })
+    );
     // A majority of both together is none of each.
     joint.alive.extend([(member("c1"), 1_000), (member("c1.2"), 1_000)]);
     joint.majorities = vec![members(&["a1", "c1", "c1.2"]), members(&["a1", "b1", "b1.2"])];
-    assert_eq!(joint.next_step(member("c1.3")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+    assert_eq!(
+        joint.next_step(Wish::Voter(member("c1.3"))),
+        Err(MemberError::NoQuorum { alive: 1, count: 3 })
+    );
 }
 
 #[test]
 fn a_disk_that_answers_is_not_replaced() {
     let view = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000), ("b1", 1_000), ("c1", 3)]);
-    assert_eq!(view.next_step(member("c1.2")), Err(MemberError::Alive { member: member("c1") }));
-    assert_eq!(view.next_step(member("d1")), Err(MemberError::NotVoter { node: member("d1").node }));
+    assert_eq!(view.next_step(Wish::Voter(member("c1.2"))), Err(MemberError::Alive { member: member("c1") }));
+    assert_eq!(
+        view.next_step(Wish::Voter(member("d1"))),
+        Err(MemberError::NotVoter { node: member("d1").node })
+    );
 }
 
 #[test]
 fn nothing_is_replaced_without_a_healthy_quorum() {
     let alone = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000)]);
-    assert_eq!(alone.next_step(member("c1.2")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+    assert_eq!(
+        alone.next_step(Wish::Voter(member("c1.2"))),
+        Err(MemberError::NoQuorum { alive: 1, count: 3 })
+    );
     let lagging = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000), ("b1", 10)]);
-    assert_eq!(lagging.next_step(member("c1.2")), Err(MemberError::NoQuorum { alive: 1, count: 3 }));
+    assert_eq!(
+        lagging.next_step(Wish::Voter(member("c1.2"))),
+        Err(MemberError::NoQuorum { alive: 1, count: 3 })
+    );
+}
+
+const C1: &str = "c1";
+
+#[test]
+fn a_voter_that_is_silent_is_removed_and_its_node_added_again_in_steps() {
+    let node = member(C1).node;
+    let check =
+        |view: &View, wish: Wish, expected: Step| assert_eq!(view.next_step(wish), Ok(expected), "{wish:?}");
+    let lost = view(&["a1", "b1", "c1"], &[], &TWO);
+    check(&lost, Wish::NoVoter(node), Step::SetVoters(members(&["a1", "b1"])));
+    let mut two = view(&["a1", "b1"], &[], &TWO);
+    check(&two, Wish::NoVoter(node), Step::Done);
+    let new = member("c1.2");
+    check(&two, Wish::Learner(new), Step::AddLearner);
+    check(&two, Wish::Voter(new), Step::AddLearner);
+    two.learners.insert(new);
+    check(&two, Wish::Learner(new), Step::Done);
+    check(&two, Wish::Voter(new), Step::Wait { lag: None });
+    check(&two, Wish::NoLearner(node), Step::RemoveLearners(members(&["c1.2"])));
+    two.alive.insert(new, 1_000);
+    check(&two, Wish::Voter(new), Step::SetVoters(members(&["a1", "b1", "c1.2"])));
+    check(&view(&["a1", "b1", "c1.2"], &[], &TWO), Wish::NoLearner(node), Step::Done);
+    for wish in [Wish::Learner(new), Wish::NoVoter(node), Wish::NoLearner(member("d1").node)] {
+        let mut pending = View { pending: true, ..two.clone() };
+        assert_eq!(pending.next_step(wish), Err(MemberError::InProgress), "{wish:?}");
+        pending.majorities.push(members(&["a1"]));
+        assert_eq!(pending.next_step(wish), Ok(Step::FinishChange), "{wish:?}");
+    }
+}
+
+#[test]
+fn no_voter_is_removed_that_answers_or_without_which_the_rest_could_not_go_on() {
+    let node = member(C1).node;
+    let refused =
+        |view: &View, error: MemberError| assert_eq!(view.next_step(Wish::NoVoter(node)), Err(error));
+    let mut view = view(&["a1", "b1", "c1"], &[], &[("a1", 1_000), ("b1", 1_000), ("c1", 3)]);
+    refused(&view, MemberError::Alive { member: member(C1) });
+    view.alive = [(member("a1"), 1_000)].into();
+    refused(&view, MemberError::NoQuorum { alive: 1, count: 2 });
+    view.voters = members(&["c1"]);
+    view.alive.clear();
+    refused(&view, MemberError::NoVoters);
+}
+
+#[test]
+fn a_fourth_node_becomes_neither_voter_nor_learner() {
+    let view = view(&["a1", "b1", "c1"], &[], &TWO);
+    for wish in [Wish::Voter(member("d1")), Wish::Learner(member("d1"))] {
+        assert_eq!(view.next_step(wish), Err(MemberError::NotVoter { node: member("d1").node }));
+    }
 }

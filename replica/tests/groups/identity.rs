@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use replica::change::ChangeError;
 use replica::config::ReplicaConfig;
-use replica::members::{MemberError, Step};
+use replica::members::{MemberError, Step, Wish};
 use tokio::time::Instant;
 use world::GroupId;
 
@@ -84,17 +84,18 @@ async fn swapped_disks_are_refused_and_put_back_they_serve() {
     cluster.wait_equal(GROUP, 2).await;
 }
 
-/// Does on every host what comes next until nothing is left to do; answers how many steps were
-/// taken.
+/// Puts the disk that a host runs on in the place of its lost one; answers how many steps were taken.
 pub async fn replace(cluster: &Cluster, name: &str, hosts: &[&str]) -> Result<usize, ChangeError> {
-    let (new, address) = (cluster.member(name), cluster.address(name));
+    drive(cluster, Wish::Voter(cluster.member(name)), cluster.address(name), hosts).await
+}
+
+/// Does on every host what comes next until nothing is left to do; answers how many steps were taken.
+async fn drive(cluster: &Cluster, wish: Wish, address: &str, hosts: &[&str]) -> Result<usize, ChangeError> {
     let mut steps = 0;
     for _ in 0..1_000 {
         let mut done = false;
         for host in hosts {
-            for (_, step) in
-                cluster.host(host).replace_disk(new, address, false).await.expect("the right disk")
-            {
+            for (_, step) in cluster.host(host).towards(wish, address, false).await.expect("the right disk") {
                 match step {
                     Ok(Step::Done) => done = true,
                     Ok(Step::Wait { .. }) => {}
@@ -111,7 +112,7 @@ pub async fn replace(cluster: &Cluster, name: &str, hosts: &[&str]) -> Result<us
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("not replaced: {:#?}", cluster.leader(GROUP).await.status());
+    panic!("not as wished ({wish:?}): {:#?}", cluster.leader(GROUP).await.status());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,6 +152,39 @@ async fn a_lost_disk_is_replaced_by_a_snapshot_and_three_vote_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_disk_is_removed_and_its_node_added_again_as_at_etcd() {
+    const SURVIVORS: &[&str] = &["a1", "b1"];
+    let mut cluster = Cluster::with_one_group().await;
+    cluster.put(GROUP, "one").await;
+    cluster.wait_equal(GROUP, 1).await;
+    let old = cluster.member("c1");
+    cluster.kill("c1").await;
+    drive(&cluster, Wish::NoVoter(old.node), "", SURVIVORS).await.expect("removed");
+    let voters = |status: &replica::status::GroupStatus| status.voters.clone();
+    assert_eq!(voters(&cluster.leader(GROUP).await.status()), [node("a1"), node("b1")]);
+    cluster.put(GROUP, "by two").await;
+    // The old disk comes back after all: nobody listens to it, and it takes nothing away.
+    cluster.start("c1").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.put(GROUP, "beside the removed one").await;
+    cluster.kill("c1").await;
+    cluster.lose_disk("c1");
+    cluster.start("c1").await;
+    let (new, address) = (cluster.member("c1"), cluster.address("c1").to_owned());
+    drive(&cluster, Wish::Learner(new), &address, SURVIVORS).await.expect("added");
+    assert_eq!(cluster.leader(GROUP).await.status().learners, [node("c1")]);
+    drive(&cluster, Wish::NoLearner(new.node), "", SURVIVORS).await.expect("taken back");
+    assert!(cluster.leader(GROUP).await.status().learners.is_empty());
+    drive(&cluster, Wish::Learner(new), &address, SURVIVORS).await.expect("added again");
+    drive(&cluster, Wish::Voter(new), &address, SURVIVORS).await.expect("promoted");
+    assert_eq!(voters(&cluster.leader(GROUP).await.status()), ["a1", "b1", "c1"].map(node));
+    cluster.kill("a1").await;
+    cluster.put(GROUP, "by the new disk").await;
+    cluster.start("a1").await;
+    cluster.wait_equal(GROUP, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replacement_that_is_cut_off_goes_on_where_it_stood() {
     let mut cluster = Cluster::with_one_group().await;
     for number in 0..20 {
@@ -163,7 +197,7 @@ async fn a_replacement_that_is_cut_off_goes_on_where_it_stood() {
     // Who has just died is missed a moment later, and leaders may change on a busy machine.
     for _ in 0..500 {
         let leader = cluster.leader(GROUP).await;
-        let step = leader.replace_disk(abandoned, &address, false).await;
+        let step = leader.towards(Wish::Voter(abandoned), &address, false).await;
         if matches!(step, Ok(Step::AddLearner | Step::Wait { .. })) {
             break;
         }
@@ -193,12 +227,16 @@ async fn a_disk_that_answers_and_a_group_without_quorum_are_left_alone() {
     cluster.wait_equal(GROUP, 1).await;
     let (c1, address) = (cluster.member("c1"), cluster.address("c1").to_owned());
     let leader = cluster.leader(GROUP).await;
-    assert_eq!(leader.replace_disk(c1, &address, false).await, Ok(Step::Done), "c1 is what it should be");
+    assert_eq!(
+        leader.towards(Wish::Voter(c1), &address, false).await,
+        Ok(Step::Done),
+        "c1 is what it should be"
+    );
     let b1 = cluster.member("b1");
     let other = replica::member_id::MemberId { node: c1.node, disk: b1.disk };
-    let refused = cluster.host("a1").replace_disk(other, &address, false).await;
+    let refused = cluster.host("a1").towards(Wish::Voter(other), &address, false).await;
     assert!(refused.expect_err("c1 is not that disk").contains("answers as c1-"));
-    let alive = leader.replace_disk(other, &address, false).await;
+    let alive = leader.towards(Wish::Voter(other), &address, false).await;
     assert_eq!(alive, Err(ChangeError::Refused(MemberError::Alive { member: c1 })));
     drop(leader);
     cluster.kill("b1").await;
@@ -206,7 +244,8 @@ async fn a_disk_that_answers_and_a_group_without_quorum_are_left_alone() {
     cluster.lose_disk("c1");
     cluster.start("c1").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let steps = cluster.host("a1").replace_disk(cluster.member("c1"), &address, false).await.expect("asked");
+    let steps =
+        cluster.host("a1").towards(Wish::Voter(cluster.member("c1")), &address, false).await.expect("asked");
     let refused = steps.iter().all(|(_, step)| step.is_err());
     assert!(refused, "replaced without a quorum: {steps:?}");
 }

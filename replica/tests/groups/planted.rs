@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use replica::config::ReplicaConfig;
+use replica::members::Wish;
 use world::GroupId;
 
 use crate::cluster::chain::{commands, held};
@@ -78,7 +79,7 @@ async fn a_planted_member_that_loses_its_disk_is_filled_again() {
     for _ in 0..400 {
         for name in ["a1", "b1"] {
             // Refused until the leader has seen that the old disk is gone; the next round asks again.
-            let _ = cluster.host(name).replace_disk(new, &address, false).await;
+            let _ = cluster.host(name).towards(Wish::Voter(new), &address, false).await;
         }
         if held(&cluster.group("c1", GROUP)).0 == 2 {
             return;

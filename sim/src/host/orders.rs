@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deploy::cli::target::Connected;
-use deploy::cli::{member, zone};
+use deploy::cli::zone;
 use deploy::failure::{Context, Exit, Failure};
+use deploy::membership::{self, EtcdMembers};
 use deploy::serve::api::EventReport;
 use deploy::serve::keys::{KeysReport, KeysRequest};
 use http::Method;
+use kvsvr::admin::{ChangeEnd, MemberChanges};
 use ticket::id::KeyId;
 use tokio::sync::mpsc;
 use world::{NodeId, ZoneId};
@@ -43,6 +45,8 @@ pub enum Order {
     Revoke(KeyId),
     /// `kv member replace N`
     Replace(NodeId),
+    /// `etcdctl member remove N && etcdctl member add N`
+    RemoveAndAdd(NodeId),
     /// `deploy push --build B`
     Push(String),
     /// `deploy activate --build B`
@@ -82,11 +86,13 @@ pub fn parse(line: &str) -> Result<Order, Failure> {
         text.parse::<ZoneId>().map_err(|error| Failure::new(Exit::Usage, format!("{text:?}: {error}")))
     };
     let build = build.unwrap_or(FIRST).to_owned();
+    let node = |text: &str| {
+        text.parse::<NodeId>().map_err(|error| Failure::new(Exit::Usage, format!("{text:?}: {error}")))
+    };
     match words.as_slice() {
-        ["kv", "member", "replace", text] => {
-            let node = text.parse::<NodeId>();
-            let node = node.map_err(|error| Failure::new(Exit::Usage, format!("{text:?}: {error}")))?;
-            Ok(Order::Replace(node))
+        ["kv", "member", "replace", text] => Ok(Order::Replace(node(text)?)),
+        ["etcdctl", "member", "remove", text, "&&", "etcdctl", "member", "add", again] if text == again => {
+            Ok(Order::RemoveAndAdd(node(text)?))
         }
         ["deploy", "push"] => Ok(Order::Push(build)),
         ["deploy", "activate"] => Ok(Order::Activate(build)),
@@ -150,11 +156,12 @@ async fn send(tools: &Tools, line: &str) -> Result<OperatorReply, Failure> {
         Order::Restore(zone) => (zone, "restore"),
         Order::Revoke(key) => return revoke(connected, key).await,
         Order::Replace(node) => {
-            let (disk, changed) = member::replace(connected, node, "simulated", REPLACED_WITHIN).await?;
+            let (disk, changed) = membership::replace(connected, node, "simulated", REPLACED_WITHIN).await?;
             // Not `changed`: an attempt that was given up may have done the most of it.
             tools.board.happened("disk-replaced");
             return Ok(OperatorReply { changed, said: format!("{node} votes with disk {disk}") });
         }
+        Order::RemoveAndAdd(node) => return remove_and_add(tools, node).await,
         Order::Push(build) => {
             let pushed = tools.push(&build).await?;
             let said = pushed.iter().map(|node| format!("{} {}/{}", node.node, node.verified, node.expected));
@@ -175,6 +182,28 @@ async fn send(tools: &Tools, line: &str) -> Result<OperatorReply, Failure> {
     let outcome = zone::request(connected, zone, verb, "simulated", false).await?;
     let said = format!("{} {} at epoch {}", outcome.zone, outcome.state, outcome.epoch);
     Ok(OperatorReply { changed: outcome.changed, said })
+}
+
+/// In etcd's steps. Typed again after it was cut off, the removal may find the new disk voting in some groups,
+/// and is refused there: adding goes on.
+async fn remove_and_add(tools: &Tools, node: NodeId) -> Result<OperatorReply, Failure> {
+    let members = EtcdMembers(Arc::clone(&tools.connected));
+    if members.remove_voter(node).await.is_ok() {
+        tools.board.happened("member-removed");
+    }
+    let added = match members.add_learner(node).await {
+        // It may vote already.
+        Ok(()) | Err(ChangeEnd::Refused(_)) => members.promote(node).await,
+        open => open,
+    };
+    match added {
+        Ok(()) => {
+            tools.board.happened("disk-replaced");
+            Ok(OperatorReply { changed: true, said: format!("{node} was removed and votes again") })
+        }
+        Err(ChangeEnd::Refused(why)) => Err(Failure::new(Exit::Refused, why)),
+        Err(ChangeEnd::Open(why)) => Err(Failure::new(Exit::Unavailable, why)),
+    }
 }
 
 async fn revoke(connected: &Connected, key: KeyId) -> Result<OperatorReply, Failure> {
@@ -204,6 +233,10 @@ mod tests {
         assert_eq!(
             parse("kv member replace c1 --reason drill --yes").expect("a command"),
             Order::Replace("c1".parse().expect("a node"))
+        );
+        assert_eq!(
+            parse("etcdctl member remove c1 && etcdctl member add c1").expect("a command"),
+            Order::RemoveAndAdd("c1".parse().expect("a node"))
         );
         for wrong in
             ["zone failover bb", "zone failvoer b", "zone", "", "zone failover b --now", "key revoke 0"]
