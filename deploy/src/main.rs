@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// A put makes some hundred small allocations in three members, RocksDB's among them; glibc's allocator took
-/// a sixth of their processor time (`docs/performance.md`).
+/// A put makes many small allocations in three members, RocksDB's among them; glibc's allocator took 15 % of their
+/// processor time (`docs/performance.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
