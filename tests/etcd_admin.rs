@@ -278,7 +278,15 @@ fn endpoints_are_healthy_agree_in_their_hashes_and_say_who_they_are() {
     assert_eq!(names, NODES);
     let removed = etcdctl(&all, &["member", "remove", &format!("{:x}", ids[1])]);
     assert!(removed.err.contains("not enough started members"), "{}", removed.err);
-    etcdctl(&all, &["defrag"]).expect(0);
+    // With a scheme etcdctl 3.4 sends an authority that HTTP/2 does not allow, in these three and in no other.
+    let urls = zones(&cluster).iter().map(|zone| format!("http://{zone}")).collect::<Vec<_>>().join(",");
+    let status = etcdctl(&urls, &["endpoint", "status", "-w", "json"]).expect(0).json();
+    assert_eq!(status.as_array().map(Vec::len), Some(3), "{status}");
+    let hashes = etcdctl(&urls, &["endpoint", "hashkv", "-w", "json"]).expect(0).json();
+    assert_eq!(hashes.as_array().map(Vec::len), Some(3), "{hashes}");
+    for endpoints in [&all, &urls] {
+        etcdctl(endpoints, &["defrag"]).expect(0);
+    }
     assert_eq!(etcdctl(&all, &["alarm", "list"]).expect(0).out, "");
     assert_eq!(etcdctl(&all, &["alarm", "disarm"]).expect(0).out, "");
 

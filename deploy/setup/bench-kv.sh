@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# KvSvr's own figures on this machine: failover, batches, ingests, memory, churn. $1 is the program; after it, which of them
+# KvSvr's own figures on this machine: failover, drains, batches, ingests, memory, churn. $1 is the program; after it, which of them
 # (all if none is named). One JSON object on standard output, sentences on standard error.
-# KILLS, KEYS, ROUNDS and SECONDS_EACH may be set.
+# KILLS, DRAINS, KEYS, ROUNDS and SECONDS_EACH may be set.
 set -euo pipefail
 program=$1
 shift
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(failover batch ingest memory churn)
+[ ${#parts[@]} -gt 0 ] || parts=(failover drain batch ingest memory churn)
 
 work=$(mktemp -d)
 cleanup() {
@@ -35,6 +35,10 @@ for part in "${parts[@]}"; do
       say "writable again after SIGKILL of the leader's zone:"
       one failover --kills "${KILLS:-30}"
       ;;
+    drain)
+      say "puts of 16 writers while the leader's zone is drained:"
+      one drain --drains "${DRAINS:-30}"
+      ;;
     batch)
       say "256 operations a request to the data groups"
       one batch --clients 16 --seconds "${SECONDS_EACH:-10}"
@@ -52,7 +56,7 @@ for part in "${parts[@]}"; do
       one churn --keys 50000 --writes 5 --rounds "${ROUNDS:-12}"
       ;;
     *)
-      say "$part: there are failover, batch, ingest, memory and churn"
+      say "$part: there are failover, drain, batch, ingest, memory and churn"
       exit 2
       ;;
   esac

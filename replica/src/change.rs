@@ -4,7 +4,7 @@
 //!
 //! Not here: the verdicts themselves, which are pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -65,16 +65,6 @@ impl<M: Machine> Group<M> {
         self.set_voters(voters).await
     }
 
-    /// Replaces the voter `old`, dead or alive, by the learner `new`.
-    ///
-    /// # Errors
-    /// [`ChangeError`].
-    pub async fn replace_voter(&self, old: MemberId, new: MemberId) -> Result<(), ChangeError> {
-        self.check_leads()?;
-        let voters = self.members().check_replace(old, new)?;
-        self.set_voters(voters).await
-    }
-
     /// Does what comes next towards a wish and answers what that was: called until it answers
     /// [`Step::Done`], by whom and on which leader ever, with whatever interruptions. A new disk is reached at
     /// `address`. With `look` it only says what would come next.
@@ -99,22 +89,6 @@ impl<M: Machine> Group<M> {
             (Step::Wait { .. } | Step::Done, _) => {}
         }
         Ok(step)
-    }
-
-    /// Gives a member a new address: the machine moved, its disk and its id with it.
-    ///
-    /// # Errors
-    /// [`ChangeError`].
-    pub async fn set_address(&self, member: MemberId, address: &str) -> Result<(), ChangeError> {
-        self.check_leads()?;
-        let members = self.members();
-        if !members.voters.contains(&member) && !members.learners.contains(&member) {
-            return Err(MemberError::NotMember { member }.into());
-        }
-        let peer = Peer { addr: address.to_owned() };
-        let change = ChangeMembers::SetNodes(BTreeMap::from([(member.raft_id(), peer)]));
-        let written = tokio::time::timeout(CHANGE_DEADLINE, self.raft.change_membership(change, true)).await;
-        outcome(written, Steps::One)
     }
 
     async fn set_voters(&self, voters: BTreeSet<MemberId>) -> Result<(), ChangeError> {

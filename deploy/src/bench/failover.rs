@@ -27,6 +27,7 @@ use world::clock::SystemClock;
 use world::{Clock, NodeId};
 
 use super::kv::connect;
+use super::times::Times;
 use crate::config::{Cluster, Node};
 use crate::dev::{self, layout::DevDir};
 use crate::failure::{Context, Exit, Failure};
@@ -54,26 +55,14 @@ pub struct FailoverArgs {
 #[derive(Clone, Debug, Serialize)]
 struct FailedOver {
     kills: usize,
-    /// Until both other zones had acknowledged a put, milliseconds: half of the kills took less.
-    p50_ms: u64,
-    p99_ms: u64,
-    max_ms: u64,
-    /// Each, in order.
-    all_ms: Vec<u64>,
+    /// Until both other zones had acknowledged a put.
+    #[serde(flatten)]
+    unwritable: Times,
 }
 
 impl FailedOver {
-    fn of(all_ms: Vec<u64>) -> FailedOver {
-        let mut sorted = all_ms.clone();
-        sorted.sort_unstable();
-        // The least figure that so many percent do not exceed.
-        let at = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100) - 1];
-        FailedOver { kills: all_ms.len(), p50_ms: at(50), p99_ms: at(99), max_ms: at(100), all_ms }
-    }
-
     fn line(&self) -> String {
-        let FailedOver { kills, p50_ms, p99_ms, max_ms, .. } = self;
-        format!("{kills} kills of the leader's zone: p50 {p50_ms} ms, p99 {p99_ms} ms, max {max_ms} ms")
+        format!("{} kills of the leader's zone: {}", self.kills, self.unwritable.line())
     }
 }
 
@@ -101,7 +90,8 @@ pub async fn run(args: FailoverArgs, format: Format) -> Result<(), Failure> {
         dev::up(&args.dir, None).await?;
         sleep(QUIET).await;
     }
-    print(format, &FailedOver::of(all_ms), FailedOver::line)
+    let failed_over = FailedOver { kills: all_ms.len(), unwritable: Times::of(all_ms) };
+    print(format, &failed_over, FailedOver::line)
 }
 
 fn never(leader: NodeId) -> Failure {
@@ -127,7 +117,8 @@ async fn acknowledged(endpoint: &str, number: u32) -> Result<(), Failure> {
     }
 }
 
-async fn leader(cluster: &Cluster) -> Result<NodeId, Failure> {
+/// The node that leads etcd's group.
+pub(super) async fn leader(cluster: &Cluster) -> Result<NodeId, Failure> {
     let node = cluster.nodes.first().ok_or_else(|| Failure::new(Exit::Usage, "no nodes".to_owned()))?;
     let channel = connect(&node.etcd).await?;
     let doing = || format!("asking {} who leads", node.id);
@@ -138,20 +129,4 @@ async fn leader(cluster: &Cluster) -> Result<NodeId, Failure> {
     let name = members.into_iter().find(|member| member.id == leader).map(|member| member.name);
     let named = name.and_then(|name| name.parse().ok());
     named.ok_or_else(|| Failure::new(Exit::Unavailable, format!("{}: nobody leads", doing())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_of_what_was_measured() {
-        let of = |all_ms: Vec<u64>| {
-            let FailedOver { p50_ms, p99_ms, max_ms, .. } = FailedOver::of(all_ms);
-            (p50_ms, p99_ms, max_ms)
-        };
-        assert_eq!(of(vec![7]), (7, 7, 7));
-        assert_eq!(of(vec![30, 10, 20]), (20, 30, 30));
-        assert_eq!(of((1..=200).collect()), (100, 198, 200));
-    }
 }

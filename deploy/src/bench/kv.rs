@@ -26,6 +26,11 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// How long one operation may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// Connections when none are asked for: three to each member.
+const CONNECTIONS: u32 = 9;
+/// Keys of each client when none are asked for.
+const KEYS: u64 = 1_000;
+
 /// What each operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Op {
@@ -43,7 +48,7 @@ pub enum Op {
 #[derive(Clone, Debug, Args)]
 pub struct KvArgs {
     #[command(flatten)]
-    load: LoadArgs,
+    workload: Workload,
     #[command(flatten)]
     target: Target,
     /// Addresses of etcd endpoints, `host:port`, instead of a cluster of ours
@@ -55,15 +60,80 @@ pub struct KvArgs {
     /// With --against: rounds of each side
     #[arg(long, default_value_t = 3, requires = "against", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
+}
+
+/// What is asked of the endpoints.
+#[derive(Clone, Debug, Args)]
+pub struct Workload {
+    #[command(flatten)]
+    pub load: LoadArgs,
     /// What each operation does
     #[arg(long, value_enum, default_value_t = Op::Put)]
-    op: Op,
+    pub op: Op,
     /// Connections, spread over the endpoints
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    connections: u32,
+    #[arg(long, default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub connections: u32,
     /// Keys each client writes or reads in turn
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    keys: u64,
+    #[arg(long, default_value_t = KEYS, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub keys: u64,
+}
+
+impl Workload {
+    /// Puts by so many clients.
+    pub fn puts(load: LoadArgs) -> Workload {
+        Workload { load, op: Op::Put, connections: CONNECTIONS, keys: KEYS }
+    }
+
+    /// Runs the load.
+    ///
+    /// # Errors
+    /// When an endpoint cannot be reached.
+    pub async fn measure(&self, endpoints: &[String]) -> Result<Measured, Failure> {
+        let mut channels = Vec::new();
+        for number in 0..self.connections as usize {
+            channels.push(connect(&endpoints[number % endpoints.len()]).await?);
+        }
+        let value = Bytes::from(vec![b'x'; self.load.size as usize]);
+        let what = match self.op {
+            Op::Put => "kv put",
+            Op::StreamPut => "kv stream put",
+            Op::Get => "kv get",
+            Op::SerializableGet => "kv serializable get",
+        };
+        let streams: Vec<KvStream> =
+            channels.iter().map(|channel| KvStream::over(channel.clone(), ANSWER_WITHIN, None)).collect();
+        let measured = closed_loop(what, &self.load, |client| {
+            let kv = KvClient::new(channels[client as usize % channels.len()].clone());
+            let stream = streams[client as usize % streams.len()].clone();
+            let (value, op, keys) = (value.clone(), self.op, self.keys);
+            move |operation| {
+                let (mut kv, stream, value) = (kv.clone(), stream.clone(), value.clone());
+                let key = Bytes::from(format!("bench/{client:05}/{:08}", operation % keys));
+                async move {
+                    let asked = async {
+                        match op {
+                            Op::Put => {
+                                kv.put(PutRequest { key, value, ..PutRequest::default() }).await.map(drop)
+                            }
+                            Op::StreamPut => {
+                                stream.put(PutRequest { key, value, ..PutRequest::default() }).await.map(drop)
+                            }
+                            Op::Get | Op::SerializableGet => {
+                                let serializable = op == Op::SerializableGet;
+                                let request = RangeRequest { key, serializable, ..RangeRequest::default() };
+                                kv.range(request).await.map(drop)
+                            }
+                        }
+                    };
+                    match tokio::time::timeout(ANSWER_WITHIN, asked).await {
+                        Ok(answer) => answer.map_err(|status| status.message().to_owned()),
+                        Err(_) => Err(format!("no answer within {ANSWER_WITHIN:?}")),
+                    }
+                }
+            }
+        });
+        Ok(measured.await)
+    }
 }
 
 /// Runs the load at one side, or at two in turn.
@@ -76,65 +146,20 @@ pub async fn run(args: KvArgs, format: Format) -> Result<(), Failure> {
         true => args.target.connect()?.cluster.nodes.into_iter().map(|node| node.etcd).collect(),
     };
     if args.against.is_empty() {
-        let measured = measure(&args, &endpoints).await?;
+        let measured = args.workload.measure(&endpoints).await?;
         print(format, &measured, Measured::line)?;
         return measured.into_result();
     }
     let mut rounds = Vec::new();
     for _ in 0..args.rounds {
-        let peer = measure(&args, &args.against).await?;
-        let ours = measure(&args, &endpoints).await?;
+        let peer = args.workload.measure(&args.against).await?;
+        let ours = args.workload.measure(&endpoints).await?;
         for side in [&peer, &ours] {
             side.clone().into_result()?;
         }
         rounds.push((ours, peer));
     }
     print(format, &Compared::of(rounds), Compared::lines)
-}
-
-async fn measure(args: &KvArgs, endpoints: &[String]) -> Result<Measured, Failure> {
-    let mut channels = Vec::new();
-    for number in 0..args.connections as usize {
-        channels.push(connect(&endpoints[number % endpoints.len()]).await?);
-    }
-    let value = Bytes::from(vec![b'x'; args.load.size as usize]);
-    let what = match args.op {
-        Op::Put => "kv put",
-        Op::StreamPut => "kv stream put",
-        Op::Get => "kv get",
-        Op::SerializableGet => "kv serializable get",
-    };
-    let streams: Vec<KvStream> =
-        channels.iter().map(|channel| KvStream::over(channel.clone(), ANSWER_WITHIN, None)).collect();
-    let measured = closed_loop(what, &args.load, |client| {
-        let kv = KvClient::new(channels[client as usize % channels.len()].clone());
-        let stream = streams[client as usize % streams.len()].clone();
-        let (value, op, keys) = (value.clone(), args.op, args.keys);
-        move |operation| {
-            let (mut kv, stream, value) = (kv.clone(), stream.clone(), value.clone());
-            let key = Bytes::from(format!("bench/{client:05}/{:08}", operation % keys));
-            async move {
-                let asked = async {
-                    match op {
-                        Op::Put => kv.put(PutRequest { key, value, ..PutRequest::default() }).await.map(drop),
-                        Op::StreamPut => {
-                            stream.put(PutRequest { key, value, ..PutRequest::default() }).await.map(drop)
-                        }
-                        Op::Get | Op::SerializableGet => {
-                            let serializable = op == Op::SerializableGet;
-                            let request = RangeRequest { key, serializable, ..RangeRequest::default() };
-                            kv.range(request).await.map(drop)
-                        }
-                    }
-                };
-                match tokio::time::timeout(ANSWER_WITHIN, asked).await {
-                    Ok(answer) => answer.map_err(|status| status.message().to_owned()),
-                    Err(_) => Err(format!("no answer within {ANSWER_WITHIN:?}")),
-                }
-            }
-        }
-    });
-    Ok(measured.await)
 }
 
 /// A channel to an endpoint, as this module's head says.

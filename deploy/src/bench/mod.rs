@@ -5,8 +5,9 @@
 //!   worker 2  ask -> answer ...                       latency histogram, errors apart
 //! ```
 //! `bench kv` speaks etcd's own protocol and nothing else, so that the same program with the same
-//! settings measures KvSvr and etcd. `bench failover` and `bench churn` are no loops of load: they show how
-//! long a lost zone is felt, and what members hold while their keys are written over and over.
+//! settings measures KvSvr and etcd. `bench failover`, `bench drain` and `bench churn` are no loops of load: they
+//! show how long a lost zone is felt and how a drained one, and what members hold while their keys are written
+//! over and over.
 //!
 //! Invariant: an operation counts only when it was answered with success within the measured time;
 //! errors are counted beside, never mixed in.
@@ -16,11 +17,13 @@
 mod batch;
 mod churn;
 mod compare;
+mod drain;
 mod failover;
 mod kv;
 mod load;
 mod processes;
 mod queue;
+mod times;
 
 use clap::Subcommand;
 
@@ -37,6 +40,8 @@ pub enum BenchCommand {
     Batch(batch::BatchArgs),
     /// End the leader's zone of a dev cluster again and again: how long can nobody write?
     Failover(failover::FailoverArgs),
+    /// Drain the leader's zone again and again: how long does a put wait, and does one fail?
+    Drain(drain::DrainArgs),
     /// Write, overwrite and compact in rounds: what do the members of a dev cluster hold?
     Churn(churn::ChurnArgs),
     /// Enqueue messages, each durable on two zones before the answer
@@ -52,6 +57,7 @@ pub async fn run(command: BenchCommand, format: Format) -> Result<(), Failure> {
         BenchCommand::Kv(args) => kv::run(args, format).await,
         BenchCommand::Batch(args) => batch::run(args, format).await,
         BenchCommand::Failover(args) => failover::run(args, format).await,
+        BenchCommand::Drain(args) => drain::run(args, format).await,
         BenchCommand::Churn(args) => churn::run(args, format).await,
         BenchCommand::Queue(args) => {
             let measured = queue::run(args).await?;

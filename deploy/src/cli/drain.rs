@@ -38,14 +38,15 @@ pub struct Drain {
     dry_run: bool,
 }
 
+/// What became of it.
 #[derive(Serialize)]
-struct Drained {
+pub struct Drained {
     zone: ZoneId,
     drained: bool,
     dry_run: bool,
     moved: Vec<GroupMove>,
     /// What the zone leads still, or would hand over.
-    left: Vec<String>,
+    pub left: Vec<String>,
 }
 
 /// Does what the command says.
@@ -55,34 +56,8 @@ struct Drained {
 /// 7 when a guard refuses.
 pub async fn run(args: &Drain, drain: bool, format: Format) -> Result<(), Failure> {
     let connected = args.target.connect()?;
-    connected.cluster.check_zone(args.zone)?;
-    let (here, elsewhere): (Vec<&Node>, Vec<&Node>) =
-        connected.cluster.nodes.iter().partition(|node| node.id.zone() == args.zone);
-    if drain {
-        check_others(&connected, &elsewhere).await?;
-    }
     let request = DrainRequest { drain, reason: args.reason.clone(), dry_run: args.dry_run };
-    let body = Bytes::from(serde_json::to_vec(&request).context(Exit::Error, "making the request")?);
-    let mut outcome = Drained {
-        zone: args.zone,
-        drained: drain,
-        dry_run: args.dry_run,
-        moved: Vec::new(),
-        left: Vec::new(),
-    };
-    for node in here {
-        let report: DrainReport = connected.call(node, Method::POST, "/v1/drain", body.clone()).await?;
-        outcome.moved.extend(report.moved);
-        outcome.left.extend(report.left);
-    }
-    if !drain && !args.dry_run {
-        for node in elsewhere {
-            // A node that does not answer leads nothing that could come back.
-            let moved =
-                connected.call::<Vec<GroupMove>>(node, Method::POST, "/v1/rebalance", Bytes::new()).await;
-            outcome.moved.extend(moved.unwrap_or_default());
-        }
-    }
+    let outcome = ask(&connected, args.zone, &request).await?;
     print(format, &outcome, sentence)?;
     if drain && !args.dry_run && !outcome.left.is_empty() {
         let left = outcome.left.join(", ");
@@ -91,6 +66,36 @@ pub async fn run(args: &Drain, drain: bool, format: Format) -> Result<(), Failur
         return Err(Failure::new(Exit::Unavailable, message));
     }
     Ok(())
+}
+
+/// Asks a zone's nodes to drain, or to take leaders again, and then the others to give them back.
+///
+/// # Errors
+/// As [`run`]; that a group cannot move is none.
+pub async fn ask(connected: &Connected, zone: ZoneId, request: &DrainRequest) -> Result<Drained, Failure> {
+    connected.cluster.check_zone(zone)?;
+    let (here, elsewhere): (Vec<&Node>, Vec<&Node>) =
+        connected.cluster.nodes.iter().partition(|node| node.id.zone() == zone);
+    let DrainRequest { drain, dry_run, .. } = *request;
+    if drain {
+        check_others(connected, &elsewhere).await?;
+    }
+    let body = Bytes::from(serde_json::to_vec(request).context(Exit::Error, "making the request")?);
+    let mut outcome = Drained { zone, drained: drain, dry_run, moved: Vec::new(), left: Vec::new() };
+    for node in here {
+        let report: DrainReport = connected.call(node, Method::POST, "/v1/drain", body.clone()).await?;
+        outcome.moved.extend(report.moved);
+        outcome.left.extend(report.left);
+    }
+    if !drain && !dry_run {
+        for node in elsewhere {
+            // A node that does not answer leads nothing that could come back.
+            let moved =
+                connected.call::<Vec<GroupMove>>(node, Method::POST, "/v1/rebalance", Bytes::new()).await;
+            outcome.moved.extend(moved.unwrap_or_default());
+        }
+    }
+    Ok(outcome)
 }
 
 async fn check_others(connected: &Connected, elsewhere: &[&Node]) -> Result<(), Failure> {

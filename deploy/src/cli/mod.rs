@@ -7,7 +7,7 @@
 
 mod deploy;
 mod dev;
-mod drain;
+pub mod drain;
 mod drill;
 mod key;
 mod kv;

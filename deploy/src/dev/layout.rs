@@ -30,6 +30,9 @@ const PORTS_PER_NODE: u16 = 10;
 /// The nodes of a dev cluster.
 const NODES: [&str; 3] = ["a1", "b1", "c1"];
 
+/// How many worker threads tokio gives a process.
+const WORKERS: &str = "TOKIO_WORKER_THREADS";
+
 /// See the module.
 #[derive(Debug)]
 pub struct DevDir {
@@ -145,6 +148,7 @@ impl DevDir {
             .arg("--cluster")
             .arg(self.cluster_file())
             .args(["--node", &node.to_string()])
+            .env(WORKERS, workers(cluster.nodes.len()).to_string())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
@@ -253,6 +257,14 @@ impl DevDir {
         let key = key.context(Exit::Error, "reading the session key")?;
         Ok(key.verifying_key().to_text())
     }
+}
+
+/// Worker threads for each of so many nodes that share this machine, unless its user has decided. More than their
+/// share of the processors only wake each other.
+fn workers(nodes: usize) -> usize {
+    let chosen = std::env::var(WORKERS).ok().and_then(|text| text.parse().ok());
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    chosen.unwrap_or_else(|| processors().div_ceil(nodes.max(1)))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -389,28 +389,31 @@ impl Tasks {
         let routes = tonic::service::Routes::new(host.peer_service());
         let routes = groups.kv.peer_routes(routes);
         let routes = routes.add_service(queue::service::Service::server(groups.partitions.clone()));
-        self.serve_grpc(address, world::net::server(), routes.prepare()).await
+        let incoming = self.listen(address).await?;
+        self.serve_grpc(address, world::net::server(), routes.prepare(), incoming);
+        Ok(())
     }
 
     async fn serve_etcd(&mut self, address: &str, kv: &KvServer) -> Result<(), Failure> {
         self.tasks.push(tokio::spawn(until(self.stopped.clone(), kv.clone().run())));
         // Probes and Prometheus speak HTTP/1.
         let server = world::net::server().accept_http1(true);
-        self.serve_grpc(address, server, kv.etcd_port()).await
+        let incoming = kvsvr::etcd::with_schemes(self.listen(address).await?);
+        self.serve_grpc(address, server, kv.etcd_port(), incoming);
+        Ok(())
     }
 
-    async fn serve_grpc<S>(
+    fn serve_grpc<S>(
         &mut self,
         address: &str,
         server: tonic::transport::Server,
         service: S,
-    ) -> Result<(), Failure>
-    where
+        incoming: Incoming,
+    ) where
         S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
         S: Clone + Send + 'static,
         S::Future: Send,
     {
-        let incoming = self.listen(address).await?;
         let (stopped, fail, address) = (self.stopped(), self.fail.clone(), address.to_owned());
         self.tasks.push(tokio::spawn(async move {
             if let Err(error) = server.serve_with_incoming_shutdown(service, incoming, stopped).await {
@@ -419,7 +422,6 @@ impl Tasks {
                 let _ = fail.send(failure).await;
             }
         }));
-        Ok(())
     }
 
     async fn serve_http(&mut self, address: &str, router: axum::Router) -> Result<(), Failure> {

@@ -10,6 +10,7 @@
 //! cannot pass it round for ever.
 
 mod auth;
+mod authority;
 mod cluster;
 pub(crate) mod courier;
 pub(crate) mod forwarder;
@@ -31,6 +32,7 @@ mod watch;
 mod watch_test;
 
 pub use auth::AuthService;
+pub use authority::with_schemes;
 pub use cluster::ClusterService;
 pub use health::HealthService;
 pub use hop::HopService;

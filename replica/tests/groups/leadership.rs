@@ -1,5 +1,6 @@
 //! Leadership and membership on purpose: transfer, spreading, shutdown, replacing a member.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,7 +127,6 @@ async fn a_dead_voter_is_replaced_and_its_substitute_counts() {
     for number in 0..20 {
         cluster.put(GROUP, &format!("n{number}")).await;
     }
-    let dead = cluster.member("c1");
     cluster.kill("c1").await;
     cluster.start(SPARE).await;
     let spare = cluster.member(SPARE);
@@ -140,7 +140,8 @@ async fn a_dead_voter_is_replaced_and_its_substitute_counts() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    leader.replace_voter(dead, spare).await.expect("replaced");
+    let voters = BTreeSet::from([cluster.member("a1"), cluster.member("b1"), spare]);
+    leader.change_voters(voters).await.expect("replaced");
     let status = leader.status();
     assert_eq!(status.voters, ["a1", "b1", SPARE].map(node));
     assert!(!status.joint && status.learners.is_empty(), "{status:?}");
