@@ -8,7 +8,7 @@
 #   verify       formatting, lints, repo rules, docs, tests; changes nothing
 #   fix          what can be mended by machine
 #   bench        our own figures, as a table and as JSON
-#   bench-kv     KvSvr's: failover, batches, ingests, memory, churn (BENCH_PARTS="failover churn" for some of them)
+#   bench-kv     KvSvr's: failover, drains, batches, ingests, memory, churn (BENCH_PARTS="failover churn" for some of them)
 #   bench-peers  KvSvr beside etcd, in turn, with the same client
 
 SHELL := /bin/bash
