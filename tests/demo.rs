@@ -11,7 +11,7 @@ fn demo(fault: &str) -> Value {
     let words = [
         "demo",
         "--users",
-        "3000",
+        "12000",
         "--rate",
         "1500",
         "--slot",
@@ -50,6 +50,12 @@ fn check(report: &Value) {
     }
     for positive in ["/opens/acked", "/shakes", "/claims/total", "/packets/credited", "/thefts/tried"] {
         assert!(number(report, positive) > 0, "{positive}");
+    }
+    for slot in report["slots"].as_array().expect("a list") {
+        assert!(
+            number(slot, "/opened") > 0,
+            "users who are not satisfied yet are there in every slot: {slot}"
+        );
     }
     let held =
         report["invariants"].as_array().expect("a list").iter().filter(|verdict| verdict["held"] == true);

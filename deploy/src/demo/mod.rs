@@ -56,8 +56,8 @@ pub struct DemoArgs {
     /// Which scheme of the script
     #[arg(long, default_value = "A")]
     pub scheme: String,
-    /// Simulated users
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=5_000_000))]
+    /// Simulated users; how many packets each may have stands in the script
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..=5_000_000))]
     pub users: u64,
     /// What goes wrong
     #[arg(long, value_enum, default_value_t = Fault::ZoneKill)]
