@@ -91,6 +91,7 @@ mod tests {
             p50_us: 1,
             p99_us,
             max_us: p99_us,
+            late_max_us: 0,
             errors: 0,
             first_error: None,
         }

@@ -92,8 +92,9 @@ pub async fn run(args: DrainArgs, format: Format) -> Result<(), Failure> {
         drained?;
         undrained?;
         let measured = measured?;
-        eprintln!("zone {zone} drained: longest wait {} us, {} errors", measured.max_us, measured.errors);
-        all_ms.push(measured.max_us.div_ceil(1_000));
+        let pause_us = measured.max_us.max(measured.late_max_us);
+        eprintln!("zone {zone} drained: longest wait {pause_us} us, {} errors", measured.errors);
+        all_ms.push(pause_us.div_ceil(1_000));
         puts += measured.ops;
         errors += measured.errors;
         first_error = first_error.or_else(|| measured.first_error.clone());

@@ -1,6 +1,6 @@
 //! The closed loop: workers, a stop time, one histogram.
 //!
-//! Invariant: what is answered after the stop is not counted.
+//! Invariant: what is answered after the stop is not counted; how long the slowest of it took is told apart.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct Measured {
     pub p99_us: u64,
     /// The slowest took this.
     pub max_us: u64,
+    /// Of those that were under way at the end and succeeded, which count nowhere else, the slowest took this.
+    pub late_max_us: u64,
     /// Operations that failed, or whose outcome is not known.
     pub errors: u64,
     /// The first of them.
@@ -92,6 +94,7 @@ impl Measured {
 
 struct Tally {
     latency_us: Histogram<u64>,
+    late_max_us: u64,
     errors: u64,
     first_error: Option<String>,
 }
@@ -99,7 +102,7 @@ struct Tally {
 impl Tally {
     fn new() -> Tally {
         let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("valid bounds");
-        Tally { latency_us, errors: 0, first_error: None }
+        Tally { latency_us, late_max_us: 0, errors: 0, first_error: None }
     }
 }
 
@@ -125,13 +128,11 @@ where
                 }
                 let answer = ask(operation).await;
                 let answered = clock.uptime();
+                let took = u64::try_from((answered - asked).as_micros()).unwrap_or(u64::MAX);
                 operation += 1;
                 match answer {
-                    Ok(()) if answered <= end => {
-                        let took = u64::try_from((answered - asked).as_micros()).unwrap_or(u64::MAX);
-                        tally.latency_us.saturating_record(took);
-                    }
-                    Ok(()) => {}
+                    Ok(()) if answered <= end => tally.latency_us.saturating_record(took),
+                    Ok(()) => tally.late_max_us = took,
                     Err(error) => {
                         tally.errors += 1;
                         tally.first_error.get_or_insert(error);
@@ -145,6 +146,7 @@ where
         match task.await {
             Ok(tally) => {
                 sum.latency_us.add(&tally.latency_us).expect("the same bounds");
+                sum.late_max_us = sum.late_max_us.max(tally.late_max_us);
                 sum.errors += tally.errors;
                 sum.first_error = sum.first_error.or(tally.first_error);
             }
@@ -161,7 +163,29 @@ where
         p50_us: sum.latency_us.value_at_quantile(0.5),
         p99_us: sum.latency_us.value_at_quantile(0.99),
         max_us: sum.latency_us.max(),
+        late_max_us: sum.late_max_us,
         errors: sum.errors,
         first_error: sum.first_error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_after_the_stop_is_told_apart() {
+        let args = LoadArgs { clients: 2, seconds: 1, size: 1 };
+        let late = Duration::from_millis(1_100);
+        let measured = closed_loop("sleep", &args, |client| {
+            move |_| async move {
+                tokio::time::sleep(if client == 0 { late } else { Duration::from_millis(10) }).await;
+                Ok(())
+            }
+        });
+        let Measured { ops, max_us, late_max_us, errors, .. } = measured.await;
+        assert!(ops > 0 && errors == 0, "{ops} {errors}");
+        assert!(u128::from(max_us) < late.as_micros(), "{max_us}");
+        assert!(u128::from(late_max_us) >= late.as_micros(), "{late_max_us}");
     }
 }
